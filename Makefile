@@ -1,0 +1,59 @@
+# `make demo` and `make test` set up all that they need in .venv; a bare machine has Python 3.11+ and make.
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := deploy/requirements/run.txt
+DEV := deploy/requirements/dev.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench format lock clean
+
+help: ## what there is to do
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do \
+		printf '  make %-8s %s\n' "$$name" "$$what"; done
+
+demo: .venv/run ## watch the projector at work on an embedded PostgreSQL (DEMO_SECONDS=20 ends it by itself)
+	@$(BIN)/projector demo
+
+test: .venv/dev ## run all tests on a real PostgreSQL
+	$(BIN)/python -m pytest
+
+check: .venv/dev ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/dev ## measure against the row-at-a-time baseline and the limit, in one run
+	$(BIN)/python -m tests.bench
+
+format: .venv/dev ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: .venv/dev ## pin the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile pyproject.toml --extra demo --universal --python-version 3.11 --upgrade \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o $(RUN)
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o $(DEV)
+
+clean: ## remove what the other targets have made
+	rm -rf .venv .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one with PYTHON=…"; exit 1; }
+	@$(PYTHON) -m venv .venv \
+		|| { echo "$(PYTHON) cannot make a virtual environment; on Debian: apt install python3-venv"; exit 1; }
+
+.venv/run: .venv/bin/python $(RUN) pyproject.toml
+	@echo "Setting up .venv …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(RUN)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+.venv/dev: .venv/bin/python $(DEV) pyproject.toml
+	@echo "Setting up .venv …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(DEV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@ .venv/run

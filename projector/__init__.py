@@ -1,0 +1,1 @@
+"""Drains the reporting outbox of an agent platform on PostgreSQL into flat fact tables."""
