@@ -1,0 +1,298 @@
+-- The reporting schema as `projector migrate` leaves it on an empty database: the whole of it, to be read.
+--
+-- Nothing runs this file in production; the migrations beside it do the work, and a test compares what they build
+-- with what this file builds. Contract: outbox.md and facts.md.
+
+CREATE FUNCTION reporting_uuid_v7() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE
+    AS 'SELECT uuidv7()'; -- below PostgreSQL 18: a random UUID whose first 48 bits are the clock's milliseconds
+
+-- The count that a JSON scalar's text stands for: digits alone that fit bigint, else the default.
+CREATE FUNCTION reporting_count(value text, default_value bigint) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+        SELECT CASE
+            WHEN value !~ '^[0-9]+$' THEN default_value
+            WHEN length(ltrim(value, '0')) < 19 THEN ('0' || ltrim(value, '0'))::bigint
+            WHEN length(ltrim(value, '0')) = 19 AND ltrim(value, '0') COLLATE "C" <= '9223372036854775807'
+                THEN ltrim(value, '0')::bigint
+            ELSE default_value
+        END
+    $$;
+
+-- Text that fits an index: longer than 1,000 bytes, it becomes its first 200 characters and its SHA-256.
+CREATE FUNCTION reporting_fit(value text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+        SELECT CASE
+            WHEN octet_length(value) <= 1000 THEN value
+            ELSE left(value, 200) || '#' || encode(sha256(convert_to(value, 'UTF8')), 'hex')
+        END
+    $$;
+
+-- A JSON scalar's text; null for what is absent, null, an object or an array.
+CREATE FUNCTION reporting_text(document jsonb, key text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+        SELECT CASE
+            WHEN jsonb_typeof(document -> key) IN ('string', 'number', 'boolean') THEN document ->> key
+        END
+    $$;
+
+-- A capability's id: a non-empty JSON string, else null.
+CREATE FUNCTION reporting_capability_id(document jsonb, key text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+        SELECT CASE WHEN jsonb_typeof(document -> key) = 'string' THEN NULLIF(document ->> key, '') END
+    $$;
+
+-- A sum as bigint: what would not fit takes the nearest bound.
+CREATE FUNCTION reporting_total(sum numeric) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+        SELECT LEAST(GREATEST(sum, -9223372036854775808), 9223372036854775807)::bigint
+    $$;
+
+CREATE TABLE reporting_outbox (
+    id uuid PRIMARY KEY DEFAULT reporting_uuid_v7(),
+    org_id bigint NOT NULL REFERENCES organizations (org_id),
+    source_type text NOT NULL,
+    source_id text NOT NULL,
+    source_version text NOT NULL DEFAULT '',
+    reason text NOT NULL,
+    status text NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'processing', 'completed', 'failed')),
+    attempts integer NOT NULL DEFAULT 0,
+    next_attempt_at timestamptz NOT NULL DEFAULT now(),
+    last_error text,
+    claimed_at timestamptz,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (org_id, source_type, source_id, source_version, reason)
+);
+
+CREATE TABLE fact_llm_generation (
+    org_id bigint NOT NULL REFERENCES organizations (org_id),
+    source_key text NOT NULL,
+    session_id uuid,
+    turn_id text,
+    user_id uuid,
+    principal_id uuid,
+    agent_id uuid,
+    agent_name_snapshot text,
+    harness_id uuid,
+    harness_name_snapshot text,
+    app_id uuid,
+    blueprint_id text,
+    created_at timestamptz NOT NULL,
+    time_bucket_day date NOT NULL,
+    model text,
+    provider text,
+    finish_reason text,
+    input_tokens bigint NOT NULL DEFAULT 0,
+    output_tokens bigint NOT NULL DEFAULT 0,
+    cache_read_tokens bigint NOT NULL DEFAULT 0,
+    cache_creation_tokens bigint NOT NULL DEFAULT 0,
+    total_tokens bigint NOT NULL DEFAULT 0,
+    duration_ms bigint NOT NULL DEFAULT 0,
+    time_to_first_token_ms bigint NOT NULL DEFAULT 0,
+    success_count bigint NOT NULL DEFAULT 1,
+    error_count bigint NOT NULL DEFAULT 0,
+    projected_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (org_id, source_key)
+);
+
+CREATE TABLE fact_tool_call (
+    org_id bigint NOT NULL REFERENCES organizations (org_id),
+    source_key text NOT NULL,
+    session_id uuid,
+    turn_id text,
+    user_id uuid,
+    principal_id uuid,
+    agent_id uuid,
+    agent_name_snapshot text,
+    harness_id uuid,
+    harness_name_snapshot text,
+    app_id uuid,
+    blueprint_id text,
+    created_at timestamptz NOT NULL,
+    time_bucket_day date NOT NULL,
+    tool_call_id text,
+    tool_name text,
+    tool_display_name_snapshot text,
+    tool_status text,
+    capability_id text,
+    capability_name_snapshot text,
+    call_count bigint NOT NULL DEFAULT 1,
+    success_count bigint NOT NULL DEFAULT 0,
+    error_count bigint NOT NULL DEFAULT 0,
+    timeout_count bigint NOT NULL DEFAULT 0,
+    cancelled_count bigint NOT NULL DEFAULT 0,
+    duration_ms bigint NOT NULL DEFAULT 0,
+    projected_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (org_id, source_key)
+);
+
+CREATE TABLE fact_turn (
+    org_id bigint NOT NULL REFERENCES organizations (org_id),
+    source_key text NOT NULL,
+    session_id uuid,
+    turn_id text,
+    user_id uuid,
+    principal_id uuid,
+    agent_id uuid,
+    agent_name_snapshot text,
+    harness_id uuid,
+    harness_name_snapshot text,
+    app_id uuid,
+    blueprint_id text,
+    created_at timestamptz NOT NULL,
+    time_bucket_day date NOT NULL,
+    turn_status text,
+    turn_count bigint NOT NULL DEFAULT 1,
+    duration_ms bigint NOT NULL DEFAULT 0,
+    iterations bigint NOT NULL DEFAULT 0,
+    input_tokens bigint NOT NULL DEFAULT 0,
+    output_tokens bigint NOT NULL DEFAULT 0,
+    cache_read_tokens bigint NOT NULL DEFAULT 0,
+    cache_creation_tokens bigint NOT NULL DEFAULT 0,
+    total_tokens bigint NOT NULL DEFAULT 0,
+    tool_call_count bigint NOT NULL DEFAULT 0,
+    success_count bigint NOT NULL DEFAULT 0,
+    error_count bigint NOT NULL DEFAULT 0,
+    projected_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (org_id, source_key)
+);
+
+CREATE TABLE fact_session (
+    org_id bigint NOT NULL REFERENCES organizations (org_id),
+    source_key text NOT NULL,
+    session_id uuid,
+    user_id uuid,
+    principal_id uuid,
+    agent_id uuid,
+    agent_name_snapshot text,
+    harness_id uuid,
+    harness_name_snapshot text,
+    app_id uuid,
+    blueprint_id text,
+    created_at timestamptz NOT NULL,
+    time_bucket_day date NOT NULL,
+    session_status text,
+    started_at timestamptz,
+    finished_at timestamptz,
+    last_active_at timestamptz,
+    session_count bigint NOT NULL DEFAULT 1,
+    duration_ms bigint NOT NULL DEFAULT 0,
+    turn_count bigint NOT NULL DEFAULT 0,
+    tool_call_count bigint NOT NULL DEFAULT 0,
+    input_tokens bigint NOT NULL DEFAULT 0,
+    output_tokens bigint NOT NULL DEFAULT 0,
+    cache_read_tokens bigint NOT NULL DEFAULT 0,
+    cache_creation_tokens bigint NOT NULL DEFAULT 0,
+    total_tokens bigint NOT NULL DEFAULT 0,
+    projected_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (org_id, source_key)
+);
+
+CREATE TABLE fact_budget_posting (
+    org_id bigint NOT NULL REFERENCES organizations (org_id),
+    source_key text NOT NULL,
+    session_id uuid,
+    user_id uuid,
+    principal_id uuid,
+    agent_id uuid,
+    agent_name_snapshot text,
+    harness_id uuid,
+    harness_name_snapshot text,
+    app_id uuid,
+    blueprint_id text,
+    created_at timestamptz NOT NULL,
+    time_bucket_day date NOT NULL,
+    budget_id uuid,
+    budget_subject_type text,
+    budget_subject_id text,
+    currency text,
+    meter_source text,
+    ref_type text,
+    amount double precision NOT NULL DEFAULT 0,
+    debit_count bigint NOT NULL DEFAULT 0,
+    credit_count bigint NOT NULL DEFAULT 0,
+    projected_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (org_id, source_key)
+);
+
+CREATE TABLE fact_capability_usage (
+    org_id bigint NOT NULL REFERENCES organizations (org_id),
+    source_key text NOT NULL,
+    session_id uuid,
+    turn_id text,
+    user_id uuid,
+    principal_id uuid,
+    agent_id uuid,
+    agent_name_snapshot text,
+    harness_id uuid,
+    harness_name_snapshot text,
+    app_id uuid,
+    blueprint_id text,
+    created_at timestamptz NOT NULL,
+    time_bucket_day date NOT NULL,
+    capability_id text,
+    capability_name_snapshot text,
+    capability_usage_kind text
+        CHECK (capability_usage_kind IN ('configured', 'resolved', 'exposed', 'invoked', 'effect_ran')),
+    tool_name text,
+    usage_count bigint NOT NULL DEFAULT 1,
+    duration_ms bigint NOT NULL DEFAULT 0,
+    projected_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (org_id, source_key)
+);
+
+-- What was applied to this database, and when.
+CREATE TABLE reporting_projector_migrations (
+    version integer PRIMARY KEY,
+    name text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- The due rows, oldest first: the claim and the backlog's gauges.
+CREATE INDEX reporting_outbox_due ON reporting_outbox USING btree (next_attempt_at, id) WHERE (status = ANY (ARRAY['pending'::text, 'failed'::text]));
+
+-- The failed rows, latest first: status, requeue.
+CREATE INDEX reporting_outbox_failed ON reporting_outbox USING btree (updated_at, id) WHERE (status = 'failed'::text);
+
+-- The leases of other programs: released when they are too old.
+CREATE INDEX reporting_outbox_leased ON reporting_outbox USING btree (claimed_at) WHERE (status = 'processing'::text);
+
+-- fact_llm_generation: what readers rely on (facts.md), and freshness by org.
+CREATE INDEX fact_llm_generation_created ON fact_llm_generation USING btree (org_id, created_at);
+CREATE INDEX fact_llm_generation_day ON fact_llm_generation USING btree (org_id, time_bucket_day);
+CREATE INDEX fact_llm_generation_model ON fact_llm_generation USING btree (org_id, model, provider, created_at);
+CREATE INDEX fact_llm_generation_projected ON fact_llm_generation USING btree (org_id, projected_at);
+
+-- fact_tool_call: what readers rely on (facts.md), and freshness by org.
+CREATE INDEX fact_tool_call_created ON fact_tool_call USING btree (org_id, created_at);
+CREATE INDEX fact_tool_call_day ON fact_tool_call USING btree (org_id, time_bucket_day);
+CREATE INDEX fact_tool_call_tool ON fact_tool_call USING btree (org_id, tool_name, tool_status, created_at);
+CREATE INDEX fact_tool_call_projected ON fact_tool_call USING btree (org_id, projected_at);
+
+-- fact_turn: what readers rely on (facts.md), and freshness by org.
+CREATE INDEX fact_turn_created ON fact_turn USING btree (org_id, created_at);
+CREATE INDEX fact_turn_day ON fact_turn USING btree (org_id, time_bucket_day);
+CREATE INDEX fact_turn_status ON fact_turn USING btree (org_id, turn_status, created_at);
+CREATE INDEX fact_turn_projected ON fact_turn USING btree (org_id, projected_at);
+
+-- fact_session: what readers rely on (facts.md), and freshness by org.
+CREATE INDEX fact_session_created ON fact_session USING btree (org_id, created_at);
+CREATE INDEX fact_session_day ON fact_session USING btree (org_id, time_bucket_day);
+CREATE INDEX fact_session_status ON fact_session USING btree (org_id, session_status, created_at);
+CREATE INDEX fact_session_projected ON fact_session USING btree (org_id, projected_at);
+
+-- fact_budget_posting: what readers rely on (facts.md), and freshness by org.
+CREATE INDEX fact_budget_posting_created ON fact_budget_posting USING btree (org_id, created_at);
+CREATE INDEX fact_budget_posting_day ON fact_budget_posting USING btree (org_id, time_bucket_day);
+CREATE INDEX fact_budget_posting_budget ON fact_budget_posting USING btree (org_id, budget_id, created_at);
+CREATE INDEX fact_budget_posting_projected ON fact_budget_posting USING btree (org_id, projected_at);
+
+-- fact_capability_usage: what readers rely on (facts.md), and freshness by org.
+CREATE INDEX fact_capability_usage_created ON fact_capability_usage USING btree (org_id, created_at);
+CREATE INDEX fact_capability_usage_day ON fact_capability_usage USING btree (org_id, time_bucket_day);
+CREATE INDEX fact_capability_usage_capability ON fact_capability_usage USING btree (org_id, capability_id, capability_usage_kind, created_at);
+CREATE INDEX fact_capability_usage_configured ON fact_capability_usage USING btree (org_id, session_id) WHERE (capability_usage_kind = 'configured'::text);
+
+-- One source's facts by the prefix of their keys, whatever the database's collation.
+CREATE INDEX fact_capability_usage_prefix ON fact_capability_usage USING btree (org_id, source_key text_pattern_ops);
+CREATE INDEX fact_capability_usage_projected ON fact_capability_usage USING btree (org_id, projected_at);
