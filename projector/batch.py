@@ -1,0 +1,223 @@
+"""A batch: claim due rows, project them set by set, settle them, commit. One transaction (design: promises 1 to 3)."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from projector import outbox
+from projector.database import Timeouts, savepoint, transaction
+from projector.errors import ErrorKind, classify, describe
+from projector.outbox import ClaimedRow, Delays, FailedOutcome
+from projector.registry import Projection, Registry
+from projector.settings import OnSourceGone
+
+DELAY_BOUNDS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 1800, 3600,
+)  # fmt: skip
+"""Upper bounds of the delays' buckets, in seconds: 1 ms to 1 h."""
+
+_POSTPONE_SECONDS = 30.0
+
+Log = structlog.stdlib.BoundLogger
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRules:
+    """What a batch needs to know, the same for all batches of a process."""
+
+    registry: Registry
+    timeouts: Timeouts
+    max_attempts: int
+    on_source_gone: OnSourceGone
+
+
+@dataclass(slots=True)
+class BatchResult:
+    """What a batch did.
+
+    Attributes:
+        limit: how many rows it would have claimed at the most.
+        claimed: how many it claimed.
+        completed, postponed, gone: rows by source type; `gone` are those completed ones whose source was not there.
+        failed: the rows that failed.
+        facts, removed: facts written and removed, by dataset.
+        skipped: records that gave no fact, by reason.
+        delays: how long the completed rows took.
+    """
+
+    limit: int = 0
+    claimed: int = 0
+    completed: dict[str, int] = field(default_factory=dict)
+    failed: list[FailedOutcome] = field(default_factory=list)
+    postponed: dict[str, int] = field(default_factory=dict)
+    gone: dict[str, int] = field(default_factory=dict)
+    facts: dict[str, int] = field(default_factory=dict)
+    removed: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    delays: list[Delays] = field(default_factory=list)
+
+    @property
+    def full(self) -> bool:
+        """Whether more rows may be due."""
+        return self.claimed >= self.limit
+
+    @property
+    def completed_rows(self) -> int:
+        """Rows settled as completed, of all source types."""
+        return sum(self.completed.values())
+
+    @property
+    def dead_rows(self) -> int:
+        """Rows that became dead letters."""
+        return sum(outcome.dead for outcome in self.failed)
+
+
+@dataclass(slots=True)
+class _Verdicts:
+    """What is to be settled, collected while the groups are projected."""
+
+    completed: list[UUID] = field(default_factory=list)
+    errors: list[tuple[UUID, str]] = field(default_factory=list)
+    postponed: dict[str, list[UUID]] = field(default_factory=dict)
+
+
+async def run_batch(connection: asyncpg.Connection, rules: BatchRules, limit: int) -> BatchResult:
+    """Claims up to `limit` due rows and brings each to its end: completed, failed, or put off.
+
+    Raises:
+        Exception: what `classify` calls transient; nothing has changed then, and no row has lost an attempt.
+    """
+    result = BatchResult(limit=limit)
+    async with transaction(connection, rules.timeouts):
+        rows = await outbox.claim(connection, limit)
+        result.claimed = len(rows)
+        if rows:
+            verdicts = _Verdicts()
+            await _project_rows(connection, rules, rows, verdicts, result)
+            await _settle(connection, rules, verdicts, result)
+    return result
+
+
+async def _project_rows(
+    connection: asyncpg.Connection,
+    rules: BatchRules,
+    rows: Iterable[ClaimedRow],
+    verdicts: _Verdicts,
+    result: BatchResult,
+) -> None:
+    groups: dict[tuple[str, bool], list[ClaimedRow]] = {}
+    for row in rows:
+        if rules.registry.get(row.source_type) is None:
+            verdicts.errors.append((row.id, "unsupported source type: no projection knows it"))
+        elif not row.is_uuid:
+            verdicts.errors.append((row.id, "malformed source id: not a UUID"))
+        else:
+            # Rows that have failed before stand apart, so that they do not make fresh ones be halved again.
+            groups.setdefault((row.source_type, row.attempts > 0), []).append(row)
+    # In the registry's order: all workers lock facts in the same order.
+    for projection in rules.registry:
+        for retried in (False, True):
+            group = groups.get((projection.source_type, retried))
+            if group:
+                await _project_group(connection, rules, projection, group, verdicts, result)
+
+
+async def _project_group(
+    connection: asyncpg.Connection,
+    rules: BatchRules,
+    projection: Projection,
+    rows: Sequence[ClaimedRow],
+    verdicts: _Verdicts,
+    result: BatchResult,
+) -> None:
+    """Projects rows of one projection as a set; halves the set until rows that fail stand alone."""
+    try:
+        async with savepoint(connection):
+            outcome = await _project(connection, rules, projection, rows)
+    except asyncpg.PostgresError as error:
+        kind = classify(error)
+        if kind is ErrorKind.TRANSIENT:
+            raise
+        if kind is ErrorKind.BROKEN:
+            verdicts.postponed.setdefault(describe(error), []).extend(row.id for row in rows)
+            _add(result.postponed, {projection.source_type: len(rows)})
+            return
+        if len(rows) == 1:
+            verdicts.errors.append((rows[0].id, describe(error)))
+            return
+        middle = len(rows) // 2
+        for half in (rows[:middle], rows[middle:]):
+            await _project_group(connection, rules, projection, half, verdicts, result)
+        return
+    verdicts.completed.extend(row.id for row in rows)
+    _add(result.completed, {projection.source_type: len(rows)})
+    _add(result.gone, {projection.source_type: outcome.gone})
+    _add(result.facts, outcome.facts)
+    _add(result.removed, outcome.removed)
+    _add(result.skipped, outcome.skipped)
+
+
+@dataclass(slots=True)
+class _Projected:
+    gone: int = 0
+    facts: dict[str, int] = field(default_factory=dict)
+    removed: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+
+
+async def _project(
+    connection: asyncpg.Connection, rules: BatchRules, projection: Projection, rows: Sequence[ClaimedRow]
+) -> _Projected:
+    """The two passes of a projection: insert or lock, then read again and overwrite what was locked."""
+    outcome = _Projected()
+    sources = [(row.org_id, row.source_id) for row in rows]
+    existing, gone = await _project_pass(connection, projection, sources, outcome, overwrite=False)
+    if existing:
+        _, gone_since = await _project_pass(connection, projection, existing, outcome, overwrite=True)
+        gone += gone_since
+    outcome.gone = len(gone)
+    if gone and rules.on_source_gone is OnSourceGone.REMOVE:
+        for record in await connection.fetch(projection.remove, *_arrays(gone)):
+            _add(outcome.removed, {record["name"]: record["count"]})
+    return outcome
+
+
+async def _project_pass(
+    connection: asyncpg.Connection,
+    projection: Projection,
+    sources: Sequence[tuple[int, str]],
+    outcome: _Projected,
+    *,
+    overwrite: bool,
+) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+    """Runs the projection's statement once; gives the sources that have facts already, and those that are gone."""
+    named: dict[str, list[tuple[int, str]]] = {"existing": [], "gone": []}
+    counts = {"written": outcome.facts, "skipped": outcome.skipped}
+    for record in await connection.fetch(projection.project, *_arrays(sources), overwrite):
+        if record["outcome"] in named:
+            named[record["outcome"]].append((record["org_id"], record["source_id"]))
+        else:
+            _add(counts[record["outcome"]], {record["name"]: record["count"]})
+    return named["existing"], named["gone"]
+
+
+async def _settle(connection: asyncpg.Connection, rules: BatchRules, verdicts: _Verdicts, result: BatchResult) -> None:
+    if verdicts.completed:
+        result.delays = await outbox.complete(connection, verdicts.completed, DELAY_BOUNDS)
+    if verdicts.errors:
+        result.failed = await outbox.fail(connection, verdicts.errors, rules.max_attempts)
+    for error, ids in verdicts.postponed.items():
+        await outbox.postpone(connection, ids, error, _POSTPONE_SECONDS)
+
+
+def _arrays(sources: Sequence[tuple[int, str]]) -> tuple[list[int], list[str]]:
+    return [org_id for org_id, _ in sources], [source_id for _, source_id in sources]
+
+
+def _add(total: dict[str, int], counts: dict[str, int]) -> None:
+    for name, count in counts.items():
+        if count:
+            total[name] = total.get(name, 0) + count

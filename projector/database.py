@@ -1,0 +1,126 @@
+"""Connections and transactions: the one place that opens either."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import asyncpg
+
+from projector.settings import Settings
+
+APPLICATION_NAME = "reporting-projector"
+
+# What every batch runs under, as one round trip. READ COMMITTED whatever the database's default: a second pass must see
+# what was committed before its locks were granted. Constraints are checked at once, so that they fail the row and not
+# the commit. No sequential scan and no JIT: a cached plan that was made while a table was small stays right when it
+# has grown. A transaction left idle is ended by the server, so that a stopped process does not keep its rows.
+_BEGIN = """
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+SET CONSTRAINTS ALL IMMEDIATE;
+SET LOCAL statement_timeout = {statement_ms};
+SET LOCAL lock_timeout = {lock_ms};
+SET LOCAL idle_in_transaction_session_timeout = {idle_ms};
+SET LOCAL enable_seqscan = off;
+SET LOCAL jit = off;
+SET LOCAL work_mem = '32MB'
+"""
+_LOCK_TIMEOUT_SECONDS = 10.0
+_IDLE_TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long one statement, one wait for a lock, and idleness inside a transaction may last, in seconds."""
+
+    statement: float
+    lock: float = _LOCK_TIMEOUT_SECONDS
+    idle: float = _IDLE_TIMEOUT_SECONDS
+
+    def begin_statement(self) -> str:
+        """The statements that open a batch's transaction."""
+        return _BEGIN.format(
+            statement_ms=round(self.statement * 1000), lock_ms=round(self.lock * 1000), idle_ms=round(self.idle * 1000)
+        )
+
+
+async def _keep_as_is(_: asyncpg.Connection) -> None:
+    # Nothing outlives a transaction here, so a connection needs no reset between two batches: a round trip less.
+    return
+
+
+async def open_pool(settings: Settings, size: int) -> asyncpg.Pool:
+    """Opens a pool of up to `size` connections; the first is made at once.
+
+    Raises:
+        OSError, asyncpg.PostgresError: the database cannot be reached, or refuses.
+    """
+    return await asyncpg.create_pool(
+        settings.database_url.get_secret_value(),
+        min_size=1,
+        max_size=size,
+        timeout=10,
+        command_timeout=settings.reporting_statement_timeout_secs + 10,
+        statement_cache_size=settings.reporting_statement_cache_size,
+        max_inactive_connection_lifetime=0,
+        server_settings={"application_name": APPLICATION_NAME},
+        reset=_keep_as_is,
+    )
+
+
+async def connect(settings: Settings) -> asyncpg.Connection:
+    """Opens one connection of its own.
+
+    Raises:
+        OSError, asyncpg.PostgresError: the database cannot be reached, or refuses.
+    """
+    return await asyncpg.connect(
+        settings.database_url.get_secret_value(),
+        timeout=10,
+        statement_cache_size=settings.reporting_statement_cache_size,
+        server_settings={"application_name": APPLICATION_NAME},
+    )
+
+
+@asynccontextmanager
+async def acquire(pool: asyncpg.Pool) -> AsyncIterator[asyncpg.Connection]:
+    """Lends a connection of the pool.
+
+    Raises:
+        OSError, asyncpg.PostgresError: a new connection was needed, and the database cannot be reached, or refuses.
+    """
+    async with pool.acquire() as connection:
+        yield cast("asyncpg.Connection", connection)
+
+
+@asynccontextmanager
+async def transaction(connection: asyncpg.Connection, timeouts: Timeouts) -> AsyncIterator[None]:
+    """Runs its body in a transaction of the kind that batches need: committed at the end, rolled back on any error."""
+    await connection.execute(timeouts.begin_statement())
+    try:
+        yield
+    except BaseException:
+        await _roll_back(connection)
+        raise
+    await connection.execute("COMMIT")
+
+
+async def _roll_back(connection: asyncpg.Connection) -> None:
+    try:
+        await connection.execute("ROLLBACK")
+    except Exception:  # noqa: BLE001 - the error that led here is the one to report
+        # The server rolls back by itself when it loses the connection.
+        connection.terminate()
+
+
+@asynccontextmanager
+async def savepoint(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Runs its body under a savepoint: what it did is undone on an error of the database, and the error raised."""
+    await connection.execute("SAVEPOINT projection")
+    try:
+        yield
+    except asyncpg.PostgresError:
+        if not connection.is_closed():
+            await connection.execute("ROLLBACK TO SAVEPOINT projection; RELEASE SAVEPOINT projection")
+        raise
+    await connection.execute("RELEASE SAVEPOINT projection")

@@ -1,0 +1,115 @@
+"""Settings, from the environment and `.env`. Names and defaults of the original keep their meaning."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the message names it, its value and what is allowed."""
+
+
+class OnSourceGone(StrEnum):
+    """What becomes of the facts of a source row that is gone (contract: sources.md, deleted sources)."""
+
+    KEEP = "keep"
+    REMOVE = "remove"
+
+
+def _postgres_url(value: SecretStr) -> SecretStr:
+    if urlsplit(value.get_secret_value()).scheme not in {"postgresql", "postgres"}:
+        raise ValueError("must be a URL that begins with postgresql://")
+    return value
+
+
+class Settings(BaseSettings):
+    """All that the projector can be told. Field names are the variables' names in lower case."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+
+    database_url: Annotated[SecretStr, AfterValidator(_postgres_url)] = Field(
+        description="The operational database: postgresql://user:password@host:port/database."
+    )
+    reporting_background_enabled: bool = Field(
+        default=True, description="Whether the daemon projects; if not, it only serves its metrics."
+    )
+    reporting_projector_interval_secs: float = Field(
+        default=5, ge=0.01, le=3600, description="The longest idle poll, in seconds."
+    )
+    reporting_projector_limit: int = Field(
+        default=500, ge=1, le=50_000, description="Rows that a batch claims at first; it grows under backlog."
+    )
+    reporting_projector_max_limit: int = Field(
+        default=2000, ge=1, le=50_000, description="Rows that a batch claims at the most."
+    )
+    reporting_projector_workers: int = Field(
+        default=2, ge=1, le=64, description="Workers in this process, each with one connection."
+    )
+    reporting_projector_max_attempts: int = Field(
+        default=10, ge=1, le=1_000_000, description="Attempts before a failing row is a dead letter."
+    )
+    reporting_projection_slow_threshold_ms: float = Field(
+        default=1000, ge=0, description="Operations slower than this are logged as warnings, in milliseconds."
+    )
+    reporting_on_source_gone: OnSourceGone = Field(
+        default=OnSourceGone.KEEP, description="Facts of deleted sources: keep or remove."
+    )
+    reporting_listen: bool = Field(
+        default=True, description="Whether to LISTEN for wake-ups; needs a direct connection, falls back to polling."
+    )
+    reporting_statement_timeout_secs: float = Field(
+        default=60, gt=0, le=3600, description="The longest that one statement of a batch may take, in seconds."
+    )
+    reporting_statement_cache_size: int = Field(
+        default=100, ge=0, le=10_000, description="Prepared statements a connection keeps; 0 behind a pooler."
+    )
+    reporting_shutdown_grace_secs: float = Field(
+        default=25, gt=0, le=3600, description="How long a stop waits for the batches at work, in seconds."
+    )
+    reporting_sample_interval_secs: float = Field(
+        default=5, ge=0.1, le=3600, description="How often gauges are sampled at the most, in seconds."
+    )
+    reporting_http_host: str = Field(default="0.0.0.0", description="Where /metrics, /livez and /readyz listen.")  # noqa: S104
+    reporting_http_port: int = Field(default=9464, ge=0, le=65_535, description="Their port; 0 picks a free one.")
+    reporting_log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="How logs are written; auto is console on a terminal, else json."
+    )
+    reporting_log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least level that is logged."
+    )
+
+
+def load_settings() -> Settings:
+    """Reads the settings.
+
+    Raises:
+        SettingsError: a variable is missing or its value is not allowed. Secrets are not repeated.
+    """
+    try:
+        settings = Settings()  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+    if settings.reporting_projector_max_limit < settings.reporting_projector_limit:
+        raise SettingsError(
+            f"REPORTING_PROJECTOR_MAX_LIMIT={settings.reporting_projector_max_limit} must not be less than "
+            f"REPORTING_PROJECTOR_LIMIT={settings.reporting_projector_limit}"
+        )
+    return settings
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False, include_context=False):
+        field = str(problem["loc"][0])
+        variable = field.upper()
+        description = Settings.model_fields[field].description if field in Settings.model_fields else None
+        if problem["type"] == "missing":
+            lines.append(f"{variable} is not set. {description}")
+            continue
+        secret = field in Settings.model_fields and field == "database_url"
+        value = "(hidden)" if secret else repr(str(problem["input"]))
+        lines.append(f"{variable}={value}: {problem['msg']}. {description or ''}".rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,17 @@
+-- Counts what is not completed, by source type and status; dead letters apart.
+-- Gives  source_type, status (pending, failed, dead, processing), rows, oldest_due_at: since when the oldest of them
+--        could have been claimed, null where none is due.
+-- Plan   the partial indexes, which hold no completed row; costs what waits, never what is done.
+SELECT
+    source_type,
+    CASE WHEN status = 'failed' AND next_attempt_at = 'infinity' THEN 'dead' ELSE status END AS status,
+    count(*) AS rows,
+    min(next_attempt_at) FILTER (WHERE next_attempt_at <= now()) AS oldest_due_at
+FROM reporting_outbox
+WHERE status IN ('pending', 'failed')
+GROUP BY 1, 2
+UNION ALL
+SELECT source_type, 'processing', count(*), NULL
+FROM reporting_outbox
+WHERE status = 'processing'
+GROUP BY source_type
