@@ -1,0 +1,134 @@
+"""A worker: one connection at a time, one batch after another, until told to stop."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import asyncpg
+import structlog
+
+from projector.batch import BatchResult, BatchRules, run_batch
+from projector.database import acquire
+from projector.errors import describe, is_database_fault
+
+_FIRST_BACKOFF = 0.1
+_LONGEST_BACKOFF = 5.0
+
+
+@dataclass(slots=True)
+class BatchSize:
+    """How many rows a batch claims: doubles while batches come back full, returns to the start when they do not.
+
+    A batch that was given up, or was slow, makes the next one half as large.
+    """
+
+    start: int
+    limit: int
+    slow_seconds: float
+    rows: int = 0
+
+    def __post_init__(self) -> None:
+        self.rows = self.start
+
+    def succeeded(self, claimed: int, seconds: float) -> None:
+        """Learns from a batch that was committed."""
+        if self.slow_seconds and seconds > self.slow_seconds:
+            self.rows = max(self.rows // 2, 1)
+        elif claimed >= self.rows:
+            self.rows = min(self.rows * 2, self.limit)
+        else:
+            self.rows = self.start
+
+    def failed(self) -> None:
+        """Learns from a batch that was given up."""
+        self.rows = max(self.rows // 2, 1)
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Pauses after faults: doubling with jitter, up to a limit, in seconds."""
+
+    faults: int = 0
+
+    def next(self) -> float:
+        """The pause after one more fault."""
+        self.faults += 1
+        longest = min(_FIRST_BACKOFF * 2.0 ** min(self.faults - 1, 16), _LONGEST_BACKOFF)
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311
+
+    def reset(self) -> None:
+        """Forgets the faults, after a success."""
+        self.faults = 0
+
+
+@dataclass(slots=True)
+class Worker:
+    """Runs batches, one after another.
+
+    Attributes:
+        pool: where its connections come from.
+        rules: how batches are run.
+        size: how many rows to claim.
+        stop: set when no new batch may begin.
+        rest: called when nothing is due; gives whether to look again.
+        on_batch: told of each batch that was committed with rows, and its seconds.
+        on_fault: told of each fault of the database and how many there were in a row; what it raises ends the worker.
+        log: bound to the worker's number.
+    """
+
+    pool: asyncpg.Pool
+    rules: BatchRules
+    size: BatchSize
+    stop: asyncio.Event
+    rest: Callable[[], Awaitable[bool]]
+    on_batch: Callable[[BatchResult, float], None]
+    on_fault: Callable[[Exception, int], None]
+    log: structlog.stdlib.BoundLogger
+
+    async def run(self) -> None:
+        """Works until `stop` is set, or `rest` says so. Faults of the database pause it, other errors are raised."""
+        backoff = Backoff()
+        while not self.stop.is_set():
+            try:
+                result = await self._one_batch()
+            except Exception as error:
+                if not is_database_fault(error):
+                    raise
+                await self._pause_after(error, backoff)
+                continue
+            backoff.reset()
+            if result.claimed == 0 and not await self.rest():
+                return
+
+    async def _one_batch(self) -> BatchResult:
+        started = time.monotonic()
+        async with acquire(self.pool) as connection:
+            result = await run_batch(connection, self.rules, self.size.rows)
+        seconds = time.monotonic() - started
+        if result.claimed:
+            self.size.succeeded(result.claimed, seconds)
+            self.on_batch(result, seconds)
+        return result
+
+    async def _pause_after(self, error: Exception, backoff: Backoff) -> None:
+        seconds = backoff.next()
+        self.size.failed()
+        self.on_fault(error, backoff.faults)
+        self.log.warning(
+            "batch given up, nothing was changed; trying again",
+            error=describe(error),
+            pause_seconds=round(seconds, 3),
+            faults=backoff.faults,
+        )
+        await wait_for(self.stop.wait(), seconds)
+
+
+async def wait_for(awaitable: Awaitable[object], seconds: float) -> None:
+    """Waits for something, but not longer than some seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            await awaitable
+    except TimeoutError:
+        return
