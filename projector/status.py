@@ -1,0 +1,124 @@
+"""`projector status`: the outbox, the datasets and the latest failures, for people or as JSON."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from projector.diagnostics import STATUSES, FailedRow, OutboxState, read_freshness, read_latest_failed, read_outbox
+from projector.migrate import applied_version, load_migrations
+from projector.registry import Registry
+
+_FAILED_ROWS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything that `projector status` shows."""
+
+    schema_version: int
+    schema_needed: int
+    outbox: OutboxState
+    latest_projected_at: dict[str, datetime | None]
+    failed: list[FailedRow]
+
+
+async def read_status(connection: asyncpg.Connection, registry: Registry) -> Status | None:
+    """Reads the status; None where the database was never migrated."""
+    version = await applied_version(connection)
+    if version == 0:
+        return None
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        fresh = await read_freshness(connection, registry.tables)
+        return Status(
+            schema_version=version,
+            schema_needed=load_migrations()[-1].version,
+            outbox=await read_outbox(connection),
+            latest_projected_at={table.dataset: fresh.get(table.dataset) for table in registry.tables},
+            failed=await read_latest_failed(connection, _FAILED_ROWS),
+        )
+
+
+def as_json(status: Status) -> dict[str, Any]:
+    """The status as plain values; times in ISO 8601, durations in seconds."""
+    outbox = status.outbox
+    return {
+        "generated_at": outbox.at.isoformat(),
+        "schema": {"version": status.schema_version, "needed": status.schema_needed},
+        "lag_seconds": outbox.lag,
+        "outbox": {
+            "rows": outbox.rows,
+            "completed_estimated": outbox.completed_estimated,
+            "by_source_type": outbox.by_source_type,
+            "lag_seconds_by_source_type": outbox.lag_seconds,
+        },
+        "datasets": {
+            dataset: {
+                "latest_projected_at": at.isoformat() if at else None,
+                "freshness_seconds": _age(outbox.at, at),
+            }
+            for dataset, at in status.latest_projected_at.items()
+        },
+        "latest_failed": [
+            {**asdict(row), "id": str(row.id), "updated_at": row.updated_at.isoformat()} for row in status.failed
+        ],
+    }
+
+
+def show(status: Status, console: Console) -> None:
+    """Writes the status as tables."""
+    outbox = status.outbox
+    console.print(f"Lag [bold]{_seconds(outbox.lag)}[/bold] (age of the oldest due row)")
+    if status.schema_version < status.schema_needed:
+        console.print(
+            f"[bold red]Schema at version {status.schema_version}, needed {status.schema_needed}:[/bold red] "
+            "run `projector migrate`"
+        )
+    console.print(_outbox_table(outbox))
+    console.print(_dataset_table(status))
+    if status.failed:
+        console.print(_failed_table(status.failed))
+
+
+def _outbox_table(outbox: OutboxState) -> RichTable:
+    table = RichTable()
+    table.add_column("Outbox", no_wrap=True, overflow="fold")
+    for name in (*STATUSES, "lag"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for source_type, rows in sorted(outbox.by_source_type.items()):
+        lag = outbox.lag_seconds.get(source_type)
+        counts = [f"{rows.get(status, 0):,}" if status != "completed" else "" for status in STATUSES]
+        table.add_row(source_type, *counts, _seconds(lag) if lag is not None else "")
+    about = "~" if outbox.completed_estimated else ""
+    totals = [f"{about if status == 'completed' else ''}{outbox.rows[status]:,}" for status in STATUSES]
+    table.add_section()
+    table.add_row("all", *totals, _seconds(outbox.lag))
+    return table
+
+
+def _dataset_table(status: Status) -> RichTable:
+    table = RichTable("Dataset", "latest fact", "freshness")
+    for dataset, at in status.latest_projected_at.items():
+        age = _age(status.outbox.at, at)
+        written = at.isoformat(timespec="seconds") if at else "none yet"
+        table.add_row(dataset, written, _seconds(age) if age is not None else "")
+    return table
+
+
+def _failed_table(failed: list[FailedRow]) -> RichTable:
+    table = RichTable("Latest failures", "org", "source", "attempts", "state", "error")
+    for row in failed:
+        state = "[bold red]dead[/bold red]" if row.dead else "retrying"
+        table.add_row(str(row.id), str(row.org_id), row.source_type, str(row.attempts), state, row.last_error or "")
+    return table
+
+
+def _age(now: datetime, at: datetime | None) -> float | None:
+    return max((now - at).total_seconds(), 0.0) if at else None
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3f} s" if value < 10 else f"{value:,.0f} s"  # noqa: PLR2004
