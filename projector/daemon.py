@@ -24,6 +24,7 @@ from projector.settings import Settings
 from projector.worker import Backoff, BatchSize, Worker, wait_for
 
 _SCHEMA_POLL_SECONDS = 2.0
+_FAULTS_UNTIL_NOT_READY = 3
 
 
 @dataclass(slots=True)
@@ -176,14 +177,23 @@ class Daemon:
         log = self.log.bind(worker=number)
         slow_seconds = self.settings.reporting_projection_slow_threshold_ms / 1000
 
+        def recovered() -> None:
+            self.health.ready("database")
+            metrics.up(projecting=True)
+
         async def rest() -> bool:
+            recovered()
             await feed.wait()
             return True
 
-        def on_fault(error: Exception, _: int) -> None:
+        def on_fault(error: Exception, faults: int) -> None:
             metrics.error(type(error).__name__)
+            if faults >= _FAULTS_UNTIL_NOT_READY:
+                self.health.not_ready("database", f"no batch gets through: {describe(error)}")
+                metrics.up(projecting=False)
 
         def on_batch(result: BatchResult, seconds: float) -> None:
+            recovered()
             feed.found(more=result.full)
             metrics.batch(result, seconds)
             report_batch(log, result, seconds, slow_seconds)
