@@ -26,12 +26,22 @@ Log = structlog.stdlib.BoundLogger
 
 @dataclass(frozen=True, slots=True)
 class BatchRules:
-    """What a batch needs to know, the same for all batches of a process."""
+    """What a batch needs to know, the same for all batches of a process.
+
+    Attributes:
+        registry: the projections there are.
+        timeouts: of its transaction.
+        max_attempts: attempts before a failing row is a dead letter.
+        on_source_gone: what becomes of the facts of sources that are gone.
+        isolate_contended: whether rows with something in their way (a lock) are looked for and put off, instead of
+            giving the batch up.
+    """
 
     registry: Registry
     timeouts: Timeouts
     max_attempts: int
     on_source_gone: OnSourceGone
+    isolate_contended: bool = False
 
 
 @dataclass(slots=True)
@@ -88,7 +98,8 @@ async def run_batch(connection: asyncpg.Connection, rules: BatchRules, limit: in
     """Claims up to `limit` due rows and brings each to its end: completed, failed, or put off.
 
     Raises:
-        Exception: what `classify` calls transient; nothing has changed then, and no row has lost an attempt.
+        Exception: what `classify` calls transient or contended; nothing has changed then, and no row has lost an
+            attempt.
     """
     result = BatchResult(limit=limit)
     async with transaction(connection, rules.timeouts):
@@ -139,18 +150,18 @@ async def _project_group(
             outcome = await _project(connection, rules, projection, rows)
     except asyncpg.PostgresError as error:
         kind = classify(error)
-        if kind is ErrorKind.TRANSIENT:
+        if kind is ErrorKind.TRANSIENT or (kind is ErrorKind.CONTENDED and not rules.isolate_contended):
             raise
-        if kind is ErrorKind.BROKEN:
-            verdicts.postponed.setdefault(describe(error), []).extend(row.id for row in rows)
-            _add(result.postponed, {projection.source_type: len(rows)})
-            return
-        if len(rows) == 1:
+        if kind is ErrorKind.BROKEN and await _is_broken(connection, projection):
+            _put_off(projection, rows, error, verdicts, result)
+        elif len(rows) > 1:
+            middle = len(rows) // 2
+            for half in (rows[:middle], rows[middle:]):
+                await _project_group(connection, rules, projection, half, verdicts, result)
+        elif kind is ErrorKind.CONTENDED:
+            _put_off(projection, rows, error, verdicts, result)
+        else:
             verdicts.errors.append((rows[0].id, describe(error)))
-            return
-        middle = len(rows) // 2
-        for half in (rows[:middle], rows[middle:]):
-            await _project_group(connection, rules, projection, half, verdicts, result)
         return
     verdicts.completed.extend(row.id for row in rows)
     _add(result.completed, {projection.source_type: len(rows)})
@@ -158,6 +169,26 @@ async def _project_group(
     _add(result.facts, outcome.facts)
     _add(result.removed, outcome.removed)
     _add(result.skipped, outcome.skipped)
+
+
+def _put_off(
+    projection: Projection, rows: Sequence[ClaimedRow], error: Exception, verdicts: _Verdicts, result: BatchResult
+) -> None:
+    verdicts.postponed.setdefault(describe(error), []).extend(row.id for row in rows)
+    _add(result.postponed, {projection.source_type: len(rows)})
+
+
+async def _is_broken(connection: asyncpg.Connection, projection: Projection) -> bool:
+    """Whether a projection fails for any row, so that halving is in vain: tries it without a source.
+
+    A statement that does not fit the schema fails then too; a trigger or policy that refuses some row does not.
+    """
+    try:
+        async with savepoint(connection):
+            await connection.fetch(projection.project, [], [], False)
+    except asyncpg.PostgresError as error:
+        return classify(error) is ErrorKind.BROKEN
+    return False
 
 
 @dataclass(slots=True)

@@ -1,6 +1,5 @@
 """What an error means for the rows of a batch: decided here, once, for all."""
 
-import re
 from enum import StrEnum
 
 import asyncpg
@@ -11,28 +10,37 @@ class ErrorKind(StrEnum):
 
     ROW: a row's own; it uses up one of the row's attempts.
     BROKEN: the projection's or the schema's; its rows are put off and lose no attempt.
-    TRANSIENT: the moment's; the whole batch is tried again and no row loses an attempt.
+    CONTENDED: something is in some row's way, such as a lock. The batch is tried again; if that does not help, the rows
+        concerned are put off and lose no attempt.
+    TRANSIENT: the moment's; the batch is tried again as a whole and no row loses an attempt.
     """
 
     ROW = "row"
     BROKEN = "broken"
+    CONTENDED = "contended"
     TRANSIENT = "transient"
 
 
-# SQLSTATE classes that only a row's own data can raise: cardinality, data exceptions, integrity constraints, a limit
-# that one value exceeds, and exceptions raised by somebody's trigger.
-_ROW_CLASSES = ("21", "22", "23", "27", "44", "54", "P0")
+# By the first two characters of SQLSTATE. What is in none of these is a row's own: data, integrity constraints, limits
+# of what can be stored, exceptions of somebody's trigger under P0 or under a code of its own.
 
-# Classes that say that the statement does not fit the schema or its grants: syntax error or access rule violation,
-# feature not supported, invalid schema or catalog name, and a SQL routine's own exceptions.
-_BROKEN_CLASSES = ("0A", "26", "2F", "34", "38", "39", "3D", "3F", "42")
+# Connection, transaction state, authorization, resources, operator intervention, the system around the server.
+_TRANSIENT_CLASSES = ("08", "25", "28", "53", "57", "58", "F0", "HV")
 
-_IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+# Rollback (deadlock, serialization), object in use (lock timeout), internal errors; and 57014, a statement's timeout.
+_CONTENDED_CLASSES = ("40", "55", "XX")
+_QUERY_CANCELED = "57014"
+
+# The statement does not fit the schema or its grants, and what else only a mistake of ours can raise.
+_BROKEN_CLASSES = (
+    "00", "01", "02", "03", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "20", "24", "26", "2B", "2D", "2F", "34", "38",
+    "39", "3B", "3D", "3F", "42", "72",
+)  # fmt: skip
 
 _OUR_WORDS = {
     "21": "a statement met more rows than it may",
     "22": "a value does not fit",
-    "23": "a constraint of the fact table refused the fact",
+    "23": "a constraint of the fact table refused the fact, the server's log names it",
     "27": "a trigger changed the same row",
     "42": "the database's schema does not fit the projection",
     "44": "a view's check refused the fact",
@@ -42,25 +50,28 @@ _OUR_WORDS = {
 
 
 def classify(error: BaseException) -> ErrorKind:
-    """Tells whose fault an error is. What is not known is transient: it is never held against a row."""
+    """Tells whose fault an error is. What does not come from the server is transient."""
     if isinstance(error, asyncpg.exceptions.InvalidCachedStatementError):
         return ErrorKind.TRANSIENT  # 0A000, but only the cached plan is out of date
-    if isinstance(error, asyncpg.PostgresError) and error.sqlstate:
-        if error.sqlstate[:2] in _ROW_CLASSES:
-            return ErrorKind.ROW
-        if error.sqlstate[:2] in _BROKEN_CLASSES:
-            return ErrorKind.BROKEN
-    return ErrorKind.TRANSIENT
+    if not isinstance(error, asyncpg.PostgresError) or not error.sqlstate:
+        return ErrorKind.TRANSIENT
+    if error.sqlstate == _QUERY_CANCELED or error.sqlstate[:2] in _CONTENDED_CLASSES:
+        return ErrorKind.CONTENDED
+    if error.sqlstate[:2] in _TRANSIENT_CLASSES:
+        return ErrorKind.TRANSIENT
+    return ErrorKind.BROKEN if error.sqlstate[:2] in _BROKEN_CLASSES else ErrorKind.ROW
 
 
 def describe(error: BaseException) -> str:
-    """An error as SQLSTATE or class and our own words: the database's text may hold row content and is left out."""
+    """An error as SQLSTATE, class and our own words.
+
+    All that the database says beside the SQLSTATE may hold row content, names of constraints included where a trigger
+    makes them up; it is left out, and stands in the server's log.
+    """
     name = type(error).__name__
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate:
         words = _OUR_WORDS.get(error.sqlstate[:2], "the database refused")
-        constraint = str(getattr(error, "constraint_name", None) or "")
-        where = f" (constraint {constraint})" if _IDENTIFIER.fullmatch(constraint) else ""
-        return f"{error.sqlstate} {name}: {words}{where}"
+        return f"{error.sqlstate} {name}: {words}"
     return name
 
 
