@@ -13,15 +13,18 @@ APPLICATION_NAME = "reporting-projector"
 
 # What every batch runs under, as one round trip. READ COMMITTED whatever the database's default: a second pass must see
 # what was committed before its locks were granted. Constraints are checked at once, so that they fail the row and not
-# the commit. No sequential scan and no JIT: a cached plan that was made while a table was small stays right when it
-# has grown. A transaction left idle is ended by the server, so that a stopped process does not keep its rows.
+# the commit. Index scans alone, and no JIT: rows come in an index's order and the first few cost a few, whatever the
+# statistics say or fail to say. A transaction left idle is ended by the server, and so is one whose client has died in
+# the midst of a statement: a stopped or killed process does not keep its rows.
 _BEGIN = """
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 SET CONSTRAINTS ALL IMMEDIATE;
 SET LOCAL statement_timeout = {statement_ms};
 SET LOCAL lock_timeout = {lock_ms};
 SET LOCAL idle_in_transaction_session_timeout = {idle_ms};
+SET LOCAL client_connection_check_interval = '1s';
 SET LOCAL enable_seqscan = off;
+SET LOCAL enable_bitmapscan = off;
 SET LOCAL jit = off;
 SET LOCAL work_mem = '32MB'
 """

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import asyncpg
 import structlog
@@ -15,6 +15,10 @@ from projector.errors import describe, is_database_fault
 
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
+_FAULTS_UNTIL_ISOLATED = 3
+_PLAN_ROWS = 200
+_PLAN_SECONDS = 5.0
+_ISOLATING_LOCK_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -64,6 +68,32 @@ class Backoff:
 
 
 @dataclass(slots=True)
+class PlanAge:
+    """Tells when a connection's plans are to be made anew.
+
+    A plan that was made while a table was small may read a worse index once it has grown, and the server notices only
+    when it has gathered statistics. So plans go whenever the rows that were projected with them have doubled, and after
+    some seconds of use.
+    """
+
+    made_at: float
+    rows: int = 0
+    rows_then: int = 0
+
+    def used(self, rows: int) -> None:
+        """Counts rows that were projected."""
+        self.rows += rows
+
+    def is_old(self, now: float) -> bool:
+        """Whether the plans should go; if so, counts anew from here. `now`: monotonic seconds."""
+        grown = self.rows >= max(2 * self.rows_then, _PLAN_ROWS)
+        if not grown and (self.rows == self.rows_then or now - self.made_at < _PLAN_SECONDS):
+            return False
+        self.made_at, self.rows_then = now, self.rows
+        return True
+
+
+@dataclass(slots=True)
 class Worker:
     """Runs batches, one after another.
 
@@ -90,22 +120,33 @@ class Worker:
     async def run(self) -> None:
         """Works until `stop` is set, or `rest` says so. Faults of the database pause it, other errors are raised."""
         backoff = Backoff()
-        while not self.stop.is_set():
+        done = False
+        while not done and not self.stop.is_set():
             try:
-                result = await self._one_batch()
+                async with acquire(self.pool) as connection:
+                    done = await self._work_on(connection, backoff)
             except Exception as error:
                 if not is_database_fault(error):
                     raise
                 await self._pause_after(error, backoff)
-                continue
-            backoff.reset()
-            if result.claimed == 0 and not await self.rest():
-                return
 
-    async def _one_batch(self) -> BatchResult:
+    async def _work_on(self, connection: asyncpg.Connection, backoff: Backoff) -> bool:
+        """Runs batches on one connection until `stop` is set or it is lost; gives whether `rest` said to end."""
+        plans = PlanAge(time.monotonic())
+        while not self.stop.is_set() and not connection.is_closed():
+            if plans.is_old(time.monotonic()):
+                await connection.execute("DISCARD PLANS")
+            result = await self._one_batch(connection, patient=backoff.faults < _FAULTS_UNTIL_ISOLATED)
+            backoff.reset()
+            plans.used(result.claimed)
+            if result.claimed == 0 and not await self.rest():
+                return True
+        return False
+
+    async def _one_batch(self, connection: asyncpg.Connection, *, patient: bool) -> BatchResult:
+        rules = self.rules if patient else isolating(self.rules)
         started = time.monotonic()
-        async with acquire(self.pool) as connection:
-            result = await run_batch(connection, self.rules, self.size.rows)
+        result = await run_batch(connection, rules, self.size.rows)
         seconds = time.monotonic() - started
         if result.claimed:
             self.size.succeeded(result.claimed, seconds)
@@ -123,6 +164,12 @@ class Worker:
             faults=backoff.faults,
         )
         await wait_for(self.stop.wait(), seconds)
+
+
+def isolating(rules: BatchRules) -> BatchRules:
+    """Rules for when batches keep being given up: what is in some rows' way is found soon, and these are put off."""
+    timeouts = replace(rules.timeouts, lock=_ISOLATING_LOCK_SECONDS)
+    return replace(rules, isolate_contended=True, timeouts=timeouts)
 
 
 async def wait_for(awaitable: Awaitable[object], seconds: float) -> None:

@@ -104,13 +104,14 @@ ended_turn AS MATERIALIZED (
         t.data #>> '{usage,cache_creation_tokens}' AS cache_creation_tokens
     FROM turn AS t
     LEFT JOIN tool_count AS c ON c.session_id = t.session_id AND c.turn_id = t.turn_id
-    WHERE t.given OR NOT EXISTS (
-        -- A turn that is only touched is left alone where its fact counts the same already.
-        SELECT 1
+    LEFT JOIN LATERAL (
+        SELECT f.tool_call_count
         FROM fact_turn AS f
-        WHERE f.org_id = t.org_id AND f.source_key = 'event:' || t.event_id
-            AND f.tool_call_count = COALESCE(c.tool_call_count, 0)
-    )
+        WHERE NOT t.given AND f.org_id = t.org_id AND f.source_key = 'event:' || t.event_id
+        LIMIT 1
+    ) AS fact ON true
+    -- A turn that is only touched is left alone where its fact counts the same already.
+    WHERE t.given OR fact.tool_call_count IS DISTINCT FROM COALESCE(c.tool_call_count, 0)
 ),
 record AS MATERIALIZED (
     SELECT
