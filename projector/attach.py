@@ -26,7 +26,7 @@ _COLUMNS = """
 SELECT
     class.relname AS table_name, attribute.attname AS column_name,
     format_type(attribute.atttypid, attribute.atttypmod) AS type, attribute.attnotnull AS required,
-    attribute.atthasdef OR attribute.attidentity <> '' AS filled
+    attribute.atthasdef OR attribute.attidentity <> '' AS filled, attribute.attgenerated <> '' AS computed
 FROM pg_class AS class
 JOIN pg_attribute AS attribute ON attribute.attrelid = class.oid AND attribute.attnum > 0 AND NOT attisdropped
 WHERE class.oid = ANY ($1::oid[])
@@ -36,22 +36,28 @@ _SCRATCH_TABLES = """
 SELECT relname AS name, oid FROM pg_class WHERE relnamespace = to_regnamespace($1)::oid AND relkind = 'r'
 """
 _EXISTING_TABLES = """
-SELECT class.relname AS name, class.oid, class.relkind IN ('r', 'p') AS is_table
+SELECT class.relname AS name, class.oid, class.relkind::text AS kind
 FROM unnest($1::text[]) AS expected (name)
 JOIN pg_class AS class ON class.oid = to_regclass(expected.name)
 """
 _UNIQUE_KEYS = """
 SELECT array_agg(attribute.attname::text) AS columns
 FROM pg_index AS index
-JOIN pg_attribute AS attribute ON attribute.attrelid = index.indrelid AND attribute.attnum = ANY (index.indkey)
-WHERE index.indrelid = $1::oid AND index.indisunique AND index.indisvalid AND index.indpred IS NULL
+CROSS JOIN LATERAL unnest(index.indkey) WITH ORDINALITY AS key (attnum, position)
+JOIN pg_attribute AS attribute ON attribute.attrelid = index.indrelid AND attribute.attnum = key.attnum
+WHERE index.indrelid = $1::oid AND index.indisunique AND index.indisvalid AND index.indimmediate
+    AND index.indpred IS NULL AND key.position <= index.indnkeyatts
 GROUP BY index.indexrelid
 """
-_CHECKS = """
-SELECT conname AS name, pg_get_constraintdef(oid) AS definition
+_STATUS_CHECKS = """
+SELECT conname AS name, pg_get_expr(conbin, conrelid) AS expression
 FROM pg_constraint
-WHERE conrelid = $1::oid AND contype = 'c'
+WHERE conrelid = $1::oid AND contype = 'c' AND conkey = ARRAY[
+    (SELECT attnum FROM pg_attribute WHERE attrelid = $1::oid AND attname = 'status')
+]
 """
+
+_KINDS = {"p": "is partitioned, which this program does not support"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,7 @@ class _Column:
     type: str
     required: bool
     filled: bool
+    computed: bool
 
 
 async def find_incompatibilities(connection: asyncpg.Connection, migration: str) -> list[str]:
@@ -81,8 +88,8 @@ async def find_incompatibilities(connection: asyncpg.Connection, migration: str)
     expected = await _expected_columns(connection, migration)
     problems = []
     for name, record in existing.items():
-        if not record["is_table"]:
-            problems.append(f"{name} is not a table")
+        if record["kind"] != "r":
+            problems.append(f"{name} {_KINDS.get(record['kind'], 'is not a table')}")
             continue
         found = (await _read_columns(connection, [record["oid"]])).get(name, {})
         problems += _compare_columns(name, expected[name], found)
@@ -94,10 +101,11 @@ async def _expected_columns(connection: asyncpg.Connection, migration: str) -> d
     scratch = connection.transaction()
     await scratch.start()
     try:
-        path = await connection.fetchval("SELECT array_to_string(current_schemas(false), ', ')")
         await connection.execute("SET LOCAL lock_timeout = '5s'")
         await connection.execute(f"CREATE SCHEMA {_SCRATCH_SCHEMA}")
-        await connection.execute(f"SET LOCAL search_path = {_SCRATCH_SCHEMA}, {path}")
+        await connection.execute(
+            "SELECT set_config('search_path', $1 || ', ' || current_setting('search_path'), true)", _SCRATCH_SCHEMA
+        )
         await connection.execute(migration)
         tables = await connection.fetch(_SCRATCH_TABLES, _SCRATCH_SCHEMA)
         return await _read_columns(connection, [table["oid"] for table in tables])
@@ -108,7 +116,7 @@ async def _expected_columns(connection: asyncpg.Connection, migration: str) -> d
 async def _read_columns(connection: asyncpg.Connection, tables: list[int]) -> dict[str, dict[str, _Column]]:
     columns: dict[str, dict[str, _Column]] = {}
     for record in await connection.fetch(_COLUMNS, tables):
-        column = _Column(record["type"], record["required"], record["filled"])
+        column = _Column(record["type"], record["required"], record["filled"], record["computed"])
         columns.setdefault(record["table_name"], {})[record["column_name"]] = column
     return columns
 
@@ -120,6 +128,8 @@ def _compare_columns(table: str, expected: Mapping[str, _Column], found: Mapping
             problems.append(f"{table}.{name} is missing; expected type {column.type}")
         elif _plain_type(found[name].type) != column.type:
             problems.append(f"{table}.{name} is {found[name].type}; expected {column.type}")
+        elif found[name].computed:
+            problems.append(f"{table}.{name} is computed by the database; expected a plain column")
         elif found[name].required and not column.required:
             problems.append(f"{table}.{name} is NOT NULL; expected to allow nulls")
     problems += [
@@ -143,8 +153,16 @@ async def _compare_keys(connection: asyncpg.Connection, table: str, oid: int) ->
     if table == "reporting_outbox":
         if {"id"} not in unique:
             problems.append(f"{table} has no unique index on (id)")
-        for check in await connection.fetch(_CHECKS, oid):
-            missing = [status for status in _STATUSES if f"'{status}'" not in check["definition"]]
-            if "status" in check["definition"] and missing:
-                problems.append(f"{table}: constraint {check['name']} does not allow status {', '.join(missing)}")
+        problems += await _compare_statuses(connection, table, oid)
+    return problems
+
+
+async def _compare_statuses(connection: asyncpg.Connection, table: str, oid: int) -> list[str]:
+    """Tries each constraint on the status alone with each status."""
+    problems = []
+    for check in await connection.fetch(_STATUS_CHECKS, oid):
+        statement = f"SELECT {check['expression']} FROM (SELECT $1::text) AS row (status)"  # noqa: S608 - the catalog's
+        refused = [status for status in _STATUSES if await connection.fetchval(statement, status) is False]
+        if refused:
+            problems.append(f"{table}: constraint {check['name']} does not allow status {', '.join(refused)}")
     return problems

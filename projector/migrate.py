@@ -132,7 +132,8 @@ async def _check_server(connection: asyncpg.Connection) -> None:
     version = int(await connection.fetchval("SELECT current_setting('server_version_num')::integer"))
     if version < _OLDEST_SERVER:
         raise MigrationError(f"PostgreSQL 14 or newer is needed; this server is {version // 10000}")
-    if await connection.fetchval("SELECT to_regclass('organizations') IS NULL"):
+    # Ours stand where the platform's stand, whatever schema the migrating role would use first.
+    if await connection.fetchval(_USE_PLATFORM_SCHEMA) is None:
         raise MigrationError(
             "table organizations is not there: the outbox belongs into the platform's own database. Check DATABASE_URL."
         )
@@ -187,13 +188,18 @@ async def _record(connection: asyncpg.Connection, migration: Migration) -> None:
     )
 
 
+def _plain(definition: str) -> str:
+    """An index's definition without casts and parentheses: what tells varchar from text, and nothing else."""
+    return re.sub(r"::(text|character varying)(\[\])?|[()]", "", definition)
+
+
 async def _build_index(
     connection: asyncpg.Connection, index: _Index, statement: str, log: structlog.stdlib.BoundLogger
 ) -> None:
     """Builds an index unless the table has one on the same columns; replaces what an interrupted build has left."""
     for record in await connection.fetch(_TABLE_INDEXES, index.table):
         definition = record["definition"].partition(" USING ")[2]
-        if record["valid"] and definition == index.definition:
+        if record["valid"] and _plain(definition) == _plain(index.definition):
             log.info("index is there already", index=index.name, existing=record["name"])
             return
         if record["name"] == index.name:
@@ -205,6 +211,13 @@ async def _build_index(
             await connection.execute(f"DROP INDEX CONCURRENTLY {index.name}")
     await connection.execute(statement)
 
+
+_USE_PLATFORM_SCHEMA = """
+SELECT set_config('search_path', quote_ident(nspname) || ', ' || current_setting('search_path'), false)
+FROM pg_class
+JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE pg_class.oid = to_regclass('organizations')
+"""
 
 _TABLE_INDEXES = """
 SELECT class.relname AS name, pg_get_indexdef(class.oid) AS definition, indisvalid AS valid

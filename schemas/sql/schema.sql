@@ -18,11 +18,12 @@ CREATE FUNCTION reporting_count(value text, default_value bigint) RETURNS bigint
         END
     $$;
 
--- Text that fits an index: longer than 1,000 bytes, it becomes its first 200 characters and its SHA-256.
+-- Text that fits an index: longer than 1,000 bytes, it becomes its first 200 characters and its SHA-256. A text that has
+-- the form of such a short one already is shortened too, so that no two texts become the same.
 CREATE FUNCTION reporting_fit(value text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
         SELECT CASE
-            WHEN octet_length(value) <= 1000 THEN value
+            WHEN octet_length(value) <= 1000 AND NOT (length(value) = 265 AND substr(value, 201, 1) = '#') THEN value
             ELSE left(value, 200) || '#' || encode(sha256(convert_to(value, 'UTF8')), 'hex')
         END
     $$;
