@@ -22,6 +22,7 @@ from projector.daemon import Daemon, batch_rules, batch_size, report_batch, run_
 from projector.database import acquire, connect, open_pool
 from projector.drain import DrainResult, drain
 from projector.errors import describe, is_database_fault
+from projector.health import PortError
 from projector.logs import configure_logs
 from projector.migrate import MigrationError, migrate, set_notify_trigger
 from projector.progress import RowsProgress
@@ -68,6 +69,9 @@ def _guarded(command: Command, options: argparse.Namespace, settings: Settings, 
     except (MigrationError, RegistryError) as error:
         _complain(str(error))
         return NEEDS_OPERATOR
+    except PortError as error:
+        _complain(str(error))
+        return WRONG_USAGE
     except asyncpg.UndefinedTableError:
         _complain("the reporting tables are not there: run `projector migrate` first")
         return NO_DATABASE

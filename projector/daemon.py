@@ -139,10 +139,10 @@ class Daemon:
 
     async def _wind_down(self, workers: list[asyncio.Task[None]], helpers: list[asyncio.Task[None]]) -> int:
         """Lets batches end within the grace period; gives the exit status."""
-        broken = [task for task in (*workers, *helpers) if task.done() and task.exception()]
         self.stop.set()
         self.health.not_ready("stop", "stopping: batches at work end, none begins")
         _, late = await asyncio.wait(workers, timeout=self.settings.reporting_shutdown_grace_secs)
+        broken = [task for task in (*workers, *helpers) if task.done() and task.exception()]
         for task in broken:
             self.log.error("a task failed, stopping the process", task=task.get_name(), exc_info=task.exception())
         if late:

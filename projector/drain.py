@@ -57,7 +57,7 @@ async def drain(
         log: where faults are told.
 
     Raises:
-        ExceptionGroup: of faults of the database that lasted through several attempts.
+        Exception: a fault of the database that lasted through several attempts, or whatever else ended a worker.
     """
     total = DrainResult()
     started = time.monotonic()
@@ -73,12 +73,15 @@ async def drain(
         if faults > _MOST_FAULTS:
             raise error
 
-    async with asyncio.TaskGroup() as group:
-        for number in range(workers):
-            worker = Worker(
-                pool=pool, rules=rules, size=new_size(), stop=asyncio.Event(), rest=nothing_is_due, on_batch=count,
-                on_fault=give_up_some_time, log=log.bind(worker=number),
-            )  # fmt: skip
-            group.create_task(worker.run())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number in range(workers):
+                worker = Worker(
+                    pool=pool, rules=rules, size=new_size(), stop=asyncio.Event(), rest=nothing_is_due, on_batch=count,
+                    on_fault=give_up_some_time, log=log.bind(worker=number),
+                )  # fmt: skip
+                group.create_task(worker.run())
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
     total.seconds = time.monotonic() - started
     return total

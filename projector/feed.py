@@ -22,6 +22,7 @@ class Feed:
         self._turn = asyncio.Lock()
         self._woken = asyncio.Event()
         self._last_rows = clock()
+        self._pause_ends = self._last_rows
         self._closed = False
 
     def close(self) -> None:
@@ -32,7 +33,8 @@ class Feed:
     def found(self, *, more: bool) -> None:
         """Tells that a batch had rows; with `more`, that it was full and another worker should join in."""
         self._last_rows = self._clock()
-        if more:
+        # A pause that began in the quiet before these rows would now be far too long.
+        if more or self._pause_ends - self._last_rows > _SHORTEST_PAUSE:
             self.wake()
 
     def wake(self) -> None:
@@ -49,8 +51,10 @@ class Feed:
         async with self._turn:
             if self._closed:
                 return
+            pause = self.pause()
+            self._pause_ends = self._clock() + pause
             try:
-                async with asyncio.timeout(self.pause()):
+                async with asyncio.timeout(pause):
                     await self._woken.wait()
             except TimeoutError:
                 return

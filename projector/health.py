@@ -7,6 +7,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 
+class PortError(Exception):
+    """The HTTP port cannot be had; the message says which, and why."""
+
+
 @dataclass(slots=True)
 class Health:
     """What the probes tell. Ready as long as nothing stands in the way."""
@@ -27,7 +31,7 @@ async def start_http(health: Health, registry: CollectorRegistry, host: str, por
     """Starts to serve; gives what stops it, and the port.
 
     Raises:
-        OSError: the port is taken or may not be used.
+        PortError: the port is taken or may not be used, or the host is none of this machine's.
     """
 
     async def metrics(_: web.Request) -> web.Response:
@@ -46,5 +50,9 @@ async def start_http(health: Health, registry: CollectorRegistry, host: str, por
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     site = web.TCPSite(runner, host, port)
-    await site.start()
+    try:
+        await site.start()
+    except OSError as error:
+        await runner.cleanup()
+        raise PortError(f"REPORTING_HTTP_HOST={host} REPORTING_HTTP_PORT={port}: {error.strerror}") from error
     return runner, int(runner.addresses[0][1])

@@ -57,5 +57,5 @@ class Sampler:
             self.metrics.released(released)
             self.log.info("leases of another program ran out, rows released", rows=released)
         self.metrics.outbox(state.rows, state.lag_seconds, state.at.timestamp())
-        self.metrics.freshness({dataset: (state.at - at).total_seconds() for dataset, at in fresh.items()})
+        self.metrics.freshness({dataset: max((state.at - at).total_seconds(), 0.0) for dataset, at in fresh.items()})
         return state

@@ -1,10 +1,12 @@
 """Settings, from the environment and `.env`. Names and defaults of the original keep their meaning."""
 
+import re
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -19,16 +21,29 @@ class OnSourceGone(StrEnum):
     REMOVE = "remove"
 
 
+_ESCAPES = "in user and password write / as %2F, # as %23, ? as %3F, [ as %5B, @ as %40"
+
+
 def _postgres_url(value: SecretStr) -> SecretStr:
-    if urlsplit(value.get_secret_value()).scheme not in {"postgresql", "postgres"}:
+    try:
+        url = urlsplit(value.get_secret_value())
+    except ValueError:
+        raise ValueError(f"is no URL; {_ESCAPES}") from None
+    if url.scheme not in {"postgresql", "postgres"}:
         raise ValueError("must be a URL that begins with postgresql://")
+    for host in url.netloc.rpartition("@")[2].split(","):
+        port = host.rpartition("]")[2].partition(":")[2]
+        if not re.fullmatch("[0-9]*", port):
+            raise ValueError(f"has a port that is no number; {_ESCAPES}")
     return value
 
 
 class Settings(BaseSettings):
     """All that the projector can be told. Field names are the variables' names in lower case."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     database_url: Annotated[SecretStr, AfterValidator(_postgres_url)] = Field(
         description="The operational database: postgresql://user:password@host:port/database."
@@ -61,7 +76,7 @@ class Settings(BaseSettings):
         default=True, description="Whether to LISTEN for wake-ups; needs a direct connection, falls back to polling."
     )
     reporting_statement_timeout_secs: float = Field(
-        default=60, gt=0, le=3600, description="The longest that one statement of a batch may take, in seconds."
+        default=60, ge=0.1, le=3600, description="The longest that one statement of a batch may take, in seconds."
     )
     reporting_statement_cache_size: int = Field(
         default=100, ge=0, le=10_000, description="Prepared statements a connection keeps; 0 behind a pooler."
@@ -82,14 +97,17 @@ class Settings(BaseSettings):
     )
 
 
-def load_settings() -> Settings:
+def load_settings(**overrides: SecretStr | bool | int) -> Settings:
     """Reads the settings.
+
+    Args:
+        overrides: values by field name that stand whatever the environment says.
 
     Raises:
         SettingsError: a variable is missing or its value is not allowed. Secrets are not repeated.
     """
     try:
-        settings = Settings()  # type: ignore[call-arg]
+        settings = Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
     if settings.reporting_projector_max_limit < settings.reporting_projector_limit:
@@ -102,14 +120,27 @@ def load_settings() -> Settings:
 
 def _explain(error: ValidationError) -> str:
     lines = []
-    for problem in error.errors(include_url=False, include_context=False):
-        field = str(problem["loc"][0])
-        variable = field.upper()
-        description = Settings.model_fields[field].description if field in Settings.model_fields else None
+    for problem in error.errors(include_url=False):
+        name = str(problem["loc"][0])
+        field = Settings.model_fields[name]
         if problem["type"] == "missing":
-            lines.append(f"{variable} is not set. {description}")
-            continue
-        secret = field in Settings.model_fields and field == "database_url"
-        value = "(hidden)" if secret else repr(str(problem["input"]))
-        lines.append(f"{variable}={value}: {problem['msg']}. {description or ''}".rstrip())
+            lines.append(f"{name.upper()} is not set. {field.description}")
+        elif name == "database_url":
+            lines.append(f"{name.upper()} (not shown here) {problem['ctx']['error']}. {field.description}")
+        else:
+            lines.append(f"{name.upper()}={str(problem['input'])!r}: must be {_allowed(field)}. {field.description}")
     return "\n".join(lines)
+
+
+def _allowed(field: FieldInfo) -> str:
+    """What values a field may have, in words."""
+    if field.annotation is bool:
+        return "true or false"
+    if isinstance(field.annotation, type) and issubclass(field.annotation, StrEnum):
+        return "one of " + ", ".join(field.annotation)
+    if field.annotation not in {int, float}:
+        return "one of " + ", ".join(get_args(field.annotation))
+    words = ["a whole number" if field.annotation is int else "a number"]
+    for name, word in (("ge", "from"), ("gt", "above"), ("le", "to")):
+        words += [f"{word} {getattr(bound, name)}" for bound in field.metadata if hasattr(bound, name)]
+    return " ".join(words)

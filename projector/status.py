@@ -6,6 +6,7 @@ from typing import Any
 
 import asyncpg
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from projector.diagnostics import STATUSES, FailedRow, OutboxState, read_freshness, read_latest_failed, read_outbox
@@ -80,7 +81,7 @@ def show(status: Status, console: Console) -> None:
     console.print(_outbox_table(outbox))
     console.print(_dataset_table(status))
     if status.failed:
-        console.print(_failed_table(status.failed))
+        _show_failed(status.failed, console)
 
 
 def _outbox_table(outbox: OutboxState) -> RichTable:
@@ -91,7 +92,7 @@ def _outbox_table(outbox: OutboxState) -> RichTable:
     for source_type, rows in sorted(outbox.by_source_type.items()):
         lag = outbox.lag_seconds.get(source_type)
         counts = [f"{rows.get(status, 0):,}" if status != "completed" else "" for status in STATUSES]
-        table.add_row(source_type, *counts, _seconds(lag) if lag is not None else "")
+        table.add_row(escape(source_type), *counts, _seconds(lag) if lag is not None else "")
     about = "~" if outbox.completed_estimated else ""
     totals = [f"{about if status == 'completed' else ''}{outbox.rows[status]:,}" for status in STATUSES]
     table.add_section()
@@ -108,12 +109,14 @@ def _dataset_table(status: Status) -> RichTable:
     return table
 
 
-def _failed_table(failed: list[FailedRow]) -> RichTable:
-    table = RichTable("Latest failures", "org", "source", "attempts", "state", "error")
+def _show_failed(failed: list[FailedRow], console: Console) -> None:
+    """A line for what each row is and one for its error: no column is so narrow that an id is cut."""
+    console.print("[bold]Latest failures[/bold]")
     for row in failed:
         state = "[bold red]dead[/bold red]" if row.dead else "retrying"
-        table.add_row(str(row.id), str(row.org_id), row.source_type, str(row.attempts), state, row.last_error or "")
-    return table
+        about = f"org {row.org_id}, {escape(row.source_type)}, attempts {row.attempts}, {state}"
+        console.print(f"{row.id}  {about}", soft_wrap=True)
+        console.print(f"    {escape(row.last_error or '')}", soft_wrap=True)
 
 
 def _age(now: datetime, at: datetime | None) -> float | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -24,7 +25,7 @@ from projector.demo.view import Snapshot, as_line, as_tables, read_snapshot, sum
 from projector.logs import configure_logs
 from projector.migrate import migrate, set_notify_trigger
 from projector.projections import load_registry
-from projector.settings import Settings
+from projector.settings import Settings, SettingsError, load_settings
 
 FOLDER = Path(".demo")
 DATABASE = "demo"
@@ -36,20 +37,29 @@ _LINE_SECONDS = 2.0
 _CATCH_UP_SECONDS = 30.0
 
 DONE, NOT_PROJECTED, WRONG_USAGE, NO_DATABASE = range(4)
+INTERRUPTED = 130
 
 
 def demo() -> int:
     """Runs for DEMO_SECONDS, or until Ctrl-C.
 
     Returns:
-        The exit status: 0 if all that was written was projected, 1 if not, 2 for a wrong DEMO_SECONDS, 3 if PostgreSQL
-        could not be started.
+        The exit status: 0 if all that was written was projected, 1 if not, 2 for a wrong DEMO_SECONDS or setting, 3 if
+        PostgreSQL could not be started, 130 if Ctrl-C came before the demo was up.
     """
     console = Console(soft_wrap=True)
+    text = os.environ.get("DEMO_SECONDS") or "0"
+    if not re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
+        console.print(
+            f"projector: DEMO_SECONDS={text!r}: must be a number of seconds, like 20", style="red", markup=False
+        )
+        return WRONG_USAGE
     try:
-        seconds = float(os.environ.get("DEMO_SECONDS", "0"))
-    except ValueError:
-        console.print(f"DEMO_SECONDS={os.environ['DEMO_SECONDS']!r} is not a number of seconds", style="red")
+        settings = load_settings(
+            database_url=SecretStr("postgresql://"), reporting_http_port=0, reporting_background_enabled=True
+        )
+    except SettingsError as error:
+        console.print(f"projector: {error}", style="red", markup=False)
         return WRONG_USAGE
     FOLDER.mkdir(exist_ok=True)
     console.print(f"Starting PostgreSQL in {FOLDER}/postgres …")
@@ -59,15 +69,21 @@ def demo() -> int:
             (FOLDER / "projector.log").open("w", encoding="utf-8") as log_file,
         ):
             log = configure_logs("json", "info", log_file)
-            return asyncio.run(_Demo(server.dsn, seconds, console, log).run())
+            database = SecretStr(database_dsn(server.dsn, DATABASE))
+            settings = settings.model_copy(update={"database_url": database})
+            return asyncio.run(_Demo(server.dsn, settings, float(text), console, log).run())
     except EmbeddedPostgresError as error:
-        console.print(f"projector: {error}", style="red")
+        console.print(f"projector: {error}", style="red", markup=False)
         return NO_DATABASE
+    except KeyboardInterrupt:
+        console.print("Stopped before the demo was up. Nothing is left running.")
+        return INTERRUPTED
 
 
 @dataclass(slots=True)
 class _Demo:
     server: str
+    settings: Settings
     seconds: float
     console: Console
     log: structlog.stdlib.BoundLogger
@@ -78,14 +94,13 @@ class _Demo:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop.set)
-        settings = Settings(database_url=SecretStr(database_dsn(self.server, DATABASE)), reporting_http_port=0)
-        await _prepare_database(self.server, settings, self.log)
-        daemon = Daemon(settings, load_registry(), self.log)
+        await _prepare_database(self.server, self.settings, self.log)
+        daemon = Daemon(self.settings, load_registry(), self.log)
         started = time.monotonic()
-        async with _running(daemon) as projecting, _pool(settings) as pool:
+        async with _running(daemon) as projecting, _pool(self.settings) as pool:
             if self.seconds:
                 loop.call_later(self.seconds, self.stop.set)
-            self._introduce(settings, daemon)
+            self._introduce(daemon)
             await self._write_and_watch(pool, daemon, projecting)
             self.console.print("Stopping: the traffic ends, the projector catches up …")
             projected = await self._catch_up(daemon)
@@ -98,10 +113,10 @@ class _Demo:
         self.console.print("Everything that was written was projected. Nothing is left running.", style="green")
         return DONE
 
-    def _introduce(self, settings: Settings, daemon: Daemon) -> None:
+    def _introduce(self, daemon: Daemon) -> None:
         self.console.print(f"Metrics    curl http://127.0.0.1:{daemon.port}/metrics   (also /livez, /readyz)")
         self.console.print(
-            f"Status     DATABASE_URL={settings.database_url.get_secret_value()} .venv/bin/projector status"
+            f"Status     DATABASE_URL={self.settings.database_url.get_secret_value()} .venv/bin/projector status"
         )
         self.console.print(f"Log        tail -f {FOLDER}/projector.log")
         self.console.print("Stop       Ctrl-C" + (f", or wait {self.seconds:g} s" if self.seconds else ""))
