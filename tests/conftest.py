@@ -82,7 +82,8 @@ _numbers = itertools.count(1)
 async def database(template: str) -> AsyncIterator[str]:
     """The DSN of a fresh database: canonical tables, outbox and facts, all empty."""
     name = f"test_{next(_numbers)}"
-    await run_on(template, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    # Copying files is several times as quick as the default, which writes every page to the log.
+    await run_on(template, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
     yield database_dsn(template, name)
     await run_on(template, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -42,6 +42,21 @@ async def wait_until_blocked(watcher: asyncpg.Connection, process_id: int) -> No
     await wait_until(blocked)
 
 
+async def wait_until_blocking(watcher: asyncpg.Connection, process_id: int) -> None:
+    """Waits until somebody waits for a lock that a server process holds."""
+
+    async def blocking() -> bool:
+        return bool(
+            await watcher.fetchval(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND $1 = ANY (pg_blocking_pids(pid))",
+                process_id,
+            )
+        )
+
+    await wait_until(blocking)
+
+
 @asynccontextmanager
 async def gate(
     dsn: str, table: str, event: str = "INSERT", condition: str = "true"

@@ -1,0 +1,27 @@
+-- Upserts the fact of one tool call.
+-- Takes  $1 bigint org id; $2 uuid source id.
+INSERT INTO fact_tool_call (
+    org_id, source_key, session_id, turn_id, user_id, principal_id, agent_id, agent_name_snapshot, harness_id,
+    harness_name_snapshot, app_id, blueprint_id, created_at, time_bucket_day, tool_call_id, tool_name,
+    tool_display_name_snapshot, tool_status, capability_id, capability_name_snapshot, call_count, success_count,
+    error_count, timeout_count, cancelled_count, duration_ms, projected_at
+)
+SELECT
+    org_id, source_key, session_id, turn_id, user_id, principal_id, agent_id, agent_name_snapshot, harness_id,
+    harness_name_snapshot, app_id, blueprint_id, created_at, time_bucket_day, tool_call_id, tool_name,
+    tool_display_name_snapshot, tool_status, capability_id, capability_name_snapshot, call_count, success_count,
+    error_count, timeout_count, cancelled_count, duration_ms, clock_timestamp()
+FROM bench_tool_call
+WHERE org_id = $1 AND id = $2
+ON CONFLICT (org_id, source_key) DO UPDATE SET
+    session_id = excluded.session_id, turn_id = excluded.turn_id, user_id = excluded.user_id,
+    principal_id = excluded.principal_id, agent_id = excluded.agent_id,
+    agent_name_snapshot = excluded.agent_name_snapshot, harness_id = excluded.harness_id,
+    harness_name_snapshot = excluded.harness_name_snapshot, app_id = excluded.app_id,
+    blueprint_id = excluded.blueprint_id, created_at = excluded.created_at,
+    time_bucket_day = excluded.time_bucket_day, tool_call_id = excluded.tool_call_id, tool_name = excluded.tool_name,
+    tool_display_name_snapshot = excluded.tool_display_name_snapshot, tool_status = excluded.tool_status,
+    capability_id = excluded.capability_id, capability_name_snapshot = excluded.capability_name_snapshot,
+    call_count = excluded.call_count, success_count = excluded.success_count, error_count = excluded.error_count,
+    timeout_count = excluded.timeout_count, cancelled_count = excluded.cancelled_count,
+    duration_ms = excluded.duration_ms, projected_at = excluded.projected_at

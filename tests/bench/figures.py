@@ -1,0 +1,113 @@
+"""What a run of the bench has measured, and what it means."""
+
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+from tests.bench.breakdown import Breakdown
+from tests.bench.stage import Backlog, Facts
+
+BASELINE, LIMIT = "a", "c"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The least that a contestant's rate must be, as a multiple of another's."""
+
+    key: str
+    of: str
+    least: float
+
+    @property
+    def name(self) -> str:
+        """As in results: `b2/a`."""
+        return f"{self.key}/{self.of}"
+
+
+@dataclass(slots=True)
+class Measured:
+    """One contestant: the rows of each run and the seconds of each round."""
+
+    key: str
+    title: str
+    rows: int
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def median_seconds(self) -> float:
+        """Of all rounds."""
+        return median(self.seconds)
+
+    @property
+    def rate(self) -> float:
+        """Outbox rows a second, of the median round."""
+        return self.rows / self.median_seconds
+
+
+@dataclass(slots=True)
+class Figures:
+    """All that was measured in one run."""
+
+    backlog: Backlog
+    facts: Facts
+    targets: tuple[Target, ...]
+    environment: dict[str, Any]
+    measured: dict[str, Measured] = field(default_factory=dict)
+    breakdown: Breakdown | None = None
+    faults: list[str] = field(default_factory=list)
+
+    def ratio(self, key: str, of: str) -> float:
+        """How many times another's rate a contestant's is."""
+        return self.measured[key].rate / self.measured[of].rate
+
+    @property
+    def reached(self) -> bool:
+        """Whether all targets were."""
+        return all(self.ratio(target.key, target.of) >= target.least for target in self.targets)
+
+    def as_json(self) -> dict[str, Any]:
+        """For keeping: every single figure, and what they were measured on."""
+        ours = [key for key in self.measured if key not in {BASELINE, LIMIT}]
+        return {
+            "environment": self.environment,
+            "backlog": asdict(self.backlog),
+            "facts": {table: count for table, (count, _) in self.facts.items()},
+            "contestants": [
+                {
+                    "key": one.key,
+                    "title": one.title,
+                    "rows": one.rows,
+                    "rounds_seconds": [round(seconds, 3) for seconds in one.seconds],
+                    "median_rows_per_second": round(one.rate),
+                }
+                for one in self.measured.values()
+            ],
+            "ratios": {f"{key}/{of}": round(self.ratio(key, of), 3) for key in ours for of in (BASELINE, LIMIT)},
+            "targets": [
+                {
+                    "ratio": target.name,
+                    "least": target.least,
+                    "measured": round(self.ratio(target.key, target.of), 3),
+                    "reached": self.ratio(target.key, target.of) >= target.least,
+                }
+                for target in self.targets
+            ],
+            "breakdown": self.breakdown and _as_shares(self.breakdown),
+        }
+
+
+def _as_shares(breakdown: Breakdown) -> dict[str, Any]:
+    return {
+        "batches": breakdown.batches,
+        "rows": breakdown.rows,
+        "seconds": round(breakdown.seconds, 3),
+        "parts": [
+            {
+                "kind": part.kind,
+                "statements": part.statements,
+                "seconds": round(part.seconds, 3),
+                "share": round(part.seconds / breakdown.seconds, 3),
+            }
+            for part in breakdown.parts
+        ],
+    }

@@ -1,0 +1,51 @@
+"""Figures for people: tables on the screen."""
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.breakdown import Breakdown
+from tests.bench.figures import BASELINE, LIMIT, Figures
+
+
+def show(figures: Figures, console: Console) -> None:
+    """Prints the contestants, the targets, where a batch's time goes, and what went wrong."""
+    console.print(_contestants(figures))
+    if figures.breakdown:
+        console.print(_breakdown(figures.breakdown))
+    for target in figures.targets:
+        ratio = figures.ratio(target.key, target.of)
+        verdict = "[green]reached[/]" if ratio >= target.least else "[red]missed[/]"
+        console.print(f"{target.name} = {ratio:.2f}, at least {target.least:g}: {verdict}")
+    for fault in figures.faults:
+        console.print(f"[red]{fault}[/]")
+    if not figures.faults:
+        console.print(f"All contestants gave the same facts: {sum(count for count, _ in figures.facts.values()):,}.")
+
+
+def _contestants(figures: Figures) -> Table:
+    table = Table(title=f"A backlog of {figures.backlog.rows:,} rows, medians")
+    table.add_column("contestant")
+    for heading in ("rows", "seconds", "rows/s", "× baseline", "× limit"):  # noqa: RUF001 - the sign is meant
+        table.add_column(heading, justify="right")
+    for one in figures.measured.values():
+        table.add_row(
+            f"({one.key}) {one.title}",
+            f"{one.rows:,}",
+            f"{one.median_seconds:.2f}",
+            f"{one.rate:,.0f}",
+            f"{figures.ratio(one.key, BASELINE):.1f}",
+            f"{figures.ratio(one.key, LIMIT):.3f}",
+        )
+    return table
+
+
+def _breakdown(breakdown: Breakdown) -> Table:
+    table = Table(title=f"Where the time of one worker goes: {breakdown.batches} batches, {breakdown.seconds:.2f} s")
+    table.add_column("part")
+    for heading in ("statements", "seconds", "share"):
+        table.add_column(heading, justify="right")
+    for part in breakdown.parts:
+        table.add_row(
+            part.kind, f"{part.statements:,}", f"{part.seconds:.2f}", f"{part.seconds / breakdown.seconds:.1%}"
+        )
+    return table
