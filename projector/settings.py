@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -36,6 +36,10 @@ def _postgres_url(value: SecretStr) -> SecretStr:
         if not re.fullmatch("[0-9]*", port):
             raise ValueError(f"has a port that is no number; {_ESCAPES}")
     return value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -89,10 +93,10 @@ class Settings(BaseSettings):
     )
     reporting_http_host: str = Field(default="0.0.0.0", description="Where /metrics, /livez and /readyz listen.")  # noqa: S104
     reporting_http_port: int = Field(default=9464, ge=0, le=65_535, description="Their port; 0 picks a free one.")
-    reporting_log_format: Literal["auto", "json", "console"] = Field(
+    reporting_log_format: Annotated[Literal["auto", "json", "console"], BeforeValidator(_lower)] = Field(
         default="auto", description="How logs are written; auto is console on a terminal, else json."
     )
-    reporting_log_level: Literal["debug", "info", "warning", "error"] = Field(
+    reporting_log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         default="info", description="The least level that is logged."
     )
 
@@ -110,6 +114,10 @@ def load_settings(**overrides: SecretStr | bool | int) -> Settings:
         settings = Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
+    if "reporting_projector_max_limit" not in settings.model_fields_set:
+        # Operators of the original know the limit alone; a large one is a larger most, too.
+        most = max(settings.reporting_projector_limit, settings.reporting_projector_max_limit)
+        settings = settings.model_copy(update={"reporting_projector_max_limit": most})
     if settings.reporting_projector_max_limit < settings.reporting_projector_limit:
         raise SettingsError(
             f"REPORTING_PROJECTOR_MAX_LIMIT={settings.reporting_projector_max_limit} must not be less than "

@@ -160,9 +160,14 @@ def _ensure_cluster(programs: Path, data: Path, log: Path, account: _Account) ->
     command = [str(programs / "initdb"), "-D", str(partial), "--username=postgres", "--auth=trust", "--encoding=UTF8"]
     command += ["--locale-provider=builtin", "--locale=C.UTF-8", "--no-sync"]
     with log.open("wb") as output, _spawn(command, account, output.fileno()) as process:
-        with contextlib.suppress(TimeoutExpired):
-            process.wait(_START_SECONDS)
-        process.kill()
+        try:
+            with contextlib.suppress(TimeoutExpired):
+                process.wait(_START_SECONDS)
+        finally:
+            # The whole group: initdb has servers of its own at work.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     if process.returncode != 0:
         raise _failure(f"initdb failed, or took more than {_START_SECONDS:.0f} s", log)
     partial.rename(data)

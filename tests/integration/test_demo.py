@@ -103,7 +103,6 @@ async def test_ctrl_c_ends_it_cleanly_and_leaves_the_database_of_a_dot_env_alone
     assert not any(answers(port) for port in named)
 
 
-@pytest.mark.xfail(reason="an interrupted initdb goes on for a moment", strict=True)
 async def test_ctrl_c_while_postgresql_is_set_up_leaves_nothing_running(folder: Path) -> None:
     async with started("demo", folder=folder) as demo:
         await demo.until(lambda: bool(of_folder(folder)), "initdb did not start")

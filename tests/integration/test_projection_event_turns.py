@@ -127,7 +127,6 @@ async def test_a_turns_tool_calls_are_those_of_its_session_with_its_id_wherever_
         ({"turn_id": "one"}, {}),
         ({}, {"turn_id": "one"}),
         ({"turn_id": "two"}, {"turn_id": "one"}),
-        ({"turn_id": "one"}, {"turn_id": "two"}),
         ({}, {}),
         ({"turn_id": None}, "[]"),
         ({"turn_id": 7}, {}),
@@ -140,7 +139,7 @@ async def test_a_turns_tool_calls_are_those_of_its_session_with_its_id_wherever_
         connection, rules, session, [{"turn_id": "one"}, {"turn_id": "two"}, {"turn_id": "7"}, {"turn_id": "ONE"}, {}],
         "tool_call_count",
     )  # fmt: skip
-    assert found == [3, 1, 1, 0, 0]
+    assert found == [3, 0, 1, 0, 0]
 
 
 @pytest.mark.parametrize("event_type", ENDS)
@@ -156,6 +155,7 @@ async def test_a_tool_call_that_comes_after_its_turn_raises_its_count_and_no_oth
     keys = [f"event:{event}" for event in ended]
     await project(connection, rules, *(("event", event) for event in ended))
     assert await facts_of(connection, "fact_turn", keys, "tool_call_count") == [0, 0, 0]
+    await add_event(connection, session, event_type, {"turn_id": "three"})  # never enqueued: no fact, no matter of ours
     for count in (1, 2):
         turn: dict[str, Any] = {"turn_id": "one"}
         data, context = (turn, {}) if says_turn == "data" else ({}, turn)
@@ -163,6 +163,26 @@ async def test_a_tool_call_that_comes_after_its_turn_raises_its_count_and_no_oth
         assert result.facts == {"tool_calls": 1, "turns": 1}
         assert await facts_of(connection, "fact_turn", keys, "tool_call_count") == [count, 0, 0]
     assert await fact(connection, "fact_turn", keys[0], "duration_ms", "turn_status") == (5, ENDS[event_type])
+
+
+TOUCHED: list[tuple[Any, Any, str | None]] = [
+    ({"turn_id": "one"}, {"turn_id": "two"}, "one"),
+    ({"turn_id": "two"}, {"turn_id": "one"}, "two"),
+    ({}, {"turn_id": "one"}, "one"),
+    ({"turn_id": ["one"]}, {"turn_id": "one"}, "one"),
+    ({"turn_id": "one"}, "[]", "one"),
+    ({"turn_id": None}, {}, None),
+]
+
+
+@pytest.mark.parametrize(("data", "context", "turn"), TOUCHED)
+async def test_a_late_tool_call_finds_its_turn_wherever_that_says_its_id(
+    connection: asyncpg.Connection, rules: BatchRules, session: UUID, data: Any, context: Any, turn: str | None
+) -> None:
+    (event,), _ = await project_events(connection, rules, session, "turn.failed", [data], [context])
+    await project_events(connection, rules, session, "tool.completed", [{"turn_id": "one"}])
+    found = await fact(connection, "fact_turn", f"event:{event}", "turn_id", "tool_call_count")
+    assert found == (turn, int(turn == "one"))
 
 
 async def test_a_turn_and_its_tool_calls_in_one_batch_count_each_other(

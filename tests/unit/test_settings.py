@@ -131,6 +131,14 @@ def test_a_first_batch_larger_than_the_largest_is_refused(monkeypatch: pytest.Mo
     assert load_settings().reporting_projector_max_limit == 600
 
 
+def test_the_limit_of_the_original_alone_may_be_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPORTING_PROJECTOR_LIMIT", "5000")
+    monkeypatch.setenv("REPORTING_LOG_LEVEL", "INFO")
+    settings = load_settings()
+    assert (settings.reporting_projector_limit, settings.reporting_projector_max_limit) == (5000, 5000)
+    assert settings.reporting_log_level == "info"
+
+
 def test_a_missing_database_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DATABASE_URL")
     assert refusal().startswith("DATABASE_URL is not set. The operational database: postgresql://")
