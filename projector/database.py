@@ -14,8 +14,9 @@ APPLICATION_NAME = "reporting-projector"
 # What every batch runs under, as one round trip. READ COMMITTED whatever the database's default: a second pass must see
 # what was committed before its locks were granted. Constraints are checked at once, so that they fail the row and not
 # the commit. Index scans alone, and no JIT: rows come in an index's order and the first few cost a few, whatever the
-# statistics say or fail to say. A transaction left idle is ended by the server, and so is one whose client has died in
-# the midst of a statement: a stopped or killed process does not keep its rows.
+# statistics say or fail to say. The commit does not wait for the disk: facts and settled rows go or stay together, so
+# what a crash of the server takes back is projected again. A transaction left idle is ended by the server, and so is
+# one whose client has died in the midst of a statement: a stopped or killed process does not keep its rows.
 _BEGIN = """
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 SET CONSTRAINTS ALL IMMEDIATE;
@@ -26,6 +27,7 @@ SET LOCAL client_connection_check_interval = '1s';
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL jit = off;
+SET LOCAL synchronous_commit = off;
 SET LOCAL work_mem = '32MB'
 """
 _LOCK_TIMEOUT_SECONDS = 10.0

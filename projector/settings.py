@@ -62,7 +62,7 @@ class Settings(BaseSettings):
         default=500, ge=1, le=50_000, description="Rows that a batch claims at first; it grows under backlog."
     )
     reporting_projector_max_limit: int = Field(
-        default=2000, ge=1, le=50_000, description="Rows that a batch claims at the most."
+        default=4000, ge=1, le=50_000, description="Rows that a batch claims at the most."
     )
     reporting_projector_workers: int = Field(
         default=2, ge=1, le=64, description="Workers in this process, each with one connection."

@@ -28,7 +28,7 @@ _DEFAULT_SETTINGS = {
     "shared_buffers": "256MB",
     "max_wal_size": "2GB",
 }
-_START_SECONDS, _POLL_SECONDS, _START_ATTEMPTS = 60.0, 0.01, 5
+_START_SECONDS, _KILLED_SECONDS, _POLL_SECONDS, _START_ATTEMPTS = 60.0, 5.0, 0.01, 5
 # Fast shutdown, then immediate shutdown (in it the server kills the children that do not answer for 5 s), then force.
 # Killing its process group at once would miss the children: each leads a session of its own.
 _STOP_STEPS = ((signal.SIGINT, 9.0), (signal.SIGQUIT, 6.0), (signal.SIGKILL, 5.0))
@@ -167,7 +167,9 @@ def _ensure_cluster(programs: Path, data: Path, log: Path, account: _Account) ->
             # The whole group: initdb has servers of its own at work.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            # Bounded: an interrupt in the midst of waiting may have left the process object unfit to wait with.
+            with contextlib.suppress(TimeoutExpired):
+                process.wait(_KILLED_SECONDS)
     if process.returncode != 0:
         raise _failure(f"initdb failed, or took more than {_START_SECONDS:.0f} s", log)
     partial.rename(data)
