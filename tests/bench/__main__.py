@@ -81,6 +81,7 @@ def main() -> int:
     if figures.faults:
         return MISSED
     if results:
+        results.parent.mkdir(exist_ok=True)
         results.write_text(json.dumps(figures.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return REACHED if figures.reached else MISSED
 
@@ -116,7 +117,7 @@ async def _measure(stage: Stage, plan: Plan, console: Console) -> Figures:
                 await _run(stage, one, figures, expected)
                 measured = figures.measured[one.key]
                 spent = f"{measured.rows:,} rows in {measured.seconds[-1]:.2f} s"
-                console.print(f"round {number + 1}: ({one.key}) {one.title}: {spent}")
+                console.print(f"round {number + 1}: {one.key} {one.title}: {spent}")
         async with stage.copy() as dsn:
             figures.breakdown = await break_down(dsn)
         return figures

@@ -39,6 +39,11 @@ class Measured:
         return median(self.seconds)
 
     @property
+    def spread(self) -> float:
+        """How much longer the slowest round took than the fastest; much of it means that others use the machine."""
+        return max(self.seconds) / min(self.seconds) - 1
+
+    @property
     def rate(self) -> float:
         """Outbox rows a second, of the median round."""
         return self.rows / self.median_seconds

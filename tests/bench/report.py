@@ -1,5 +1,6 @@
 """Figures for people: tables on the screen."""
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -23,15 +24,18 @@ def show(figures: Figures, console: Console) -> None:
 
 
 def _contestants(figures: Figures) -> Table:
-    table = Table(title=f"A backlog of {figures.backlog.rows:,} rows, medians")
-    table.add_column("contestant")
-    for heading in ("rows", "seconds", "rows/s", "× baseline", "× limit"):  # noqa: RUF001 - the sign is meant
+    table = Table(
+        title=f"A backlog of {figures.backlog.rows:,} rows, medians", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    table.add_column("contestant", no_wrap=True)
+    for heading in ("rows", "seconds", "spread", "rows/s", "× baseline", "× limit"):  # noqa: RUF001 - the sign is meant
         table.add_column(heading, justify="right")
     for one in figures.measured.values():
         table.add_row(
-            f"({one.key}) {one.title}",
+            f"{one.key} {one.title}",
             f"{one.rows:,}",
             f"{one.median_seconds:.2f}",
+            f"{one.spread:.0%}",
             f"{one.rate:,.0f}",
             f"{figures.ratio(one.key, BASELINE):.1f}",
             f"{figures.ratio(one.key, LIMIT):.3f}",
@@ -40,7 +44,10 @@ def _contestants(figures: Figures) -> Table:
 
 
 def _breakdown(breakdown: Breakdown) -> Table:
-    table = Table(title=f"Where the time of one worker goes: {breakdown.batches} batches, {breakdown.seconds:.2f} s")
+    table = Table(
+        title=f"Where the time of one worker goes: {breakdown.batches} batches, {breakdown.seconds:.2f} s",
+        box=box.SIMPLE_HEAD,
+    )
     table.add_column("part")
     for heading in ("statements", "seconds", "share"):
         table.add_column(heading, justify="right")
