@@ -13,7 +13,7 @@ import asyncpg
 from projector.batch import BatchRules, run_batch
 from projector.errors import ErrorKind, classify
 from projector.settings import OnSourceGone
-from tests.oracle import differences, expected_facts, read_facts, read_sources
+from tests.oracle import FACT_COLUMNS, differences, expected_facts, read_facts, read_sources
 from tests.platform_rows import add_event, add_generation, add_posting, add_session
 from tests.scenes import Cast, Source, add_cast
 
@@ -25,6 +25,9 @@ ON CONFLICT (org_id, source_type, source_id, source_version, reason) DO UPDATE
 SET status = 'pending', next_attempt_at = now(), updated_at = now()
 WHERE reporting_outbox.status IN ('completed', 'failed')
 """
+_TABLES = {
+    "session": "sessions", "event": "events", "llm_generation": "llm_generations", "usage_ledger": "usage_ledger",
+}  # fmt: skip
 _MOST_FAULTS = 50
 
 
@@ -67,6 +70,7 @@ class History:
     casts: dict[int, Cast]
     orgs: dict[Source, int] = field(default_factory=dict)
     gone: set[Source] = field(default_factory=set)
+    had_facts: set[str] = field(default_factory=set)
     waiting: list[tuple[Source, int, int]] = field(default_factory=list)
 
     async def play(self, step: Step) -> None:
@@ -130,16 +134,23 @@ class History:
         )  # fmt: skip
         return [("session", session)] if session else []
 
-    async def add_event(self, step: Step) -> list[Source]:
+    async def call_tool(self, step: Step) -> list[Source]:
+        return await self._add_event(step, ["tool.completed"])
+
+    async def end_turn(self, step: Step) -> list[Source]:
+        return await self._add_event(step, ["turn.completed", "turn.failed", "turn.cancelled"])
+
+    async def use_capability(self, step: Step) -> list[Source]:
+        return await self._add_event(step, ["capability.usage", "output.message.replaced"])
+
+    async def add_any_event(self, step: Step) -> list[Source]:
+        return await self._add_event(step, ["tool.completed", "turn.failed", "capability.usage", "turn.sealed"])
+
+    async def _add_event(self, step: Step, kinds: list[str]) -> list[Source]:
         session = self._pick(step, "session")
         if session is None:
             return []
-        kinds = (
-            "tool.completed", "turn.completed", "turn.failed", "capability.usage", "output.message.replaced",
-            "turn.sealed",
-        )  # fmt: skip
-        kind = kinds[step.pick % 7 % len(kinds)]
-        event = await add_event(self.connection, session, kind, json.dumps(step.document))
+        event = await add_event(self.connection, session, kinds[step.pick % len(kinds)], json.dumps(step.document))
         # Its session counts it. Its turn is not enqueued: a late tool call raises that by itself.
         return [self._added("event", event, self.orgs["session", session]), ("session", session)]
 
@@ -175,13 +186,12 @@ class History:
         return [("session", session) for session in self._of("session")]
 
     async def delete(self, step: Step) -> list[Source]:
-        tables = {"event": "events", "llm_generation": "llm_generations", "usage_ledger": "usage_ledger"}
-        source_type = list(tables)[step.pick % len(tables)]
+        source_type = ("event", "llm_generation", "usage_ledger")[step.pick % 3]
         source = self._pick(step, source_type)
         if source is None:
             return []
         session = await self.connection.fetchval("SELECT session_id FROM events WHERE id = $1", source)
-        await self.connection.execute(f"DELETE FROM {tables[source_type]} WHERE id = $1", source)
+        await self.connection.execute(f"DELETE FROM {_TABLES[source_type]} WHERE id = $1", source)
         gone = await self._forget_gone()
         # Turns of the same session may have lost a tool call.
         left = await self.connection.fetch("SELECT id FROM events WHERE session_id = $1", session)
@@ -193,16 +203,18 @@ class History:
         return [*await self._forget_gone(), *(("usage_ledger", posting) for posting in self._of("usage_ledger"))]
 
     async def _forget_gone(self) -> list[Source]:
-        tables = ("sessions", "events", "llm_generations", "usage_ledger")
-        left = {row["id"] for table in tables for row in await self.connection.fetch(f"SELECT id FROM {table}")}
+        left = {row["id"] for table in _TABLES.values() for row in await self.connection.fetch(f"SELECT id FROM {table}")}
         gone = [source for source in self._there() if source[1] not in left]
         self.gone.update(gone)
+        keys = [f"{source_type}:{source}" for source_type, source in gone]
+        for table in FACT_COLUMNS.keys() - {"fact_capability_usage"}:  # a fact there may be stale, and be removed
+            facts = await self.connection.fetch(f"SELECT source_key FROM {table} WHERE source_key = ANY ($1)", keys)
+            self.had_facts.update(fact["source_key"] for fact in facts)
         return gone
 
     async def enqueue_for_the_other_org(self, step: Step) -> list[Source]:
-        for source_type, source in list(self.orgs)[step.pick % 7 :: 3]:
-            org_id = 3 - self.orgs[source_type, source]
-            await self._enqueue([((source_type, source), org_id, version) for version in step.versions])
+        for source in list(self.orgs)[step.pick % 7 :: 3]:
+            await self._enqueue([(source, 3 - self.orgs[source], version) for version in step.versions])
         return []
 
 
@@ -221,8 +233,7 @@ class Stage:
 
     async def close(self) -> None:
         """Closes all connections."""
-        for connection in self._connections:
-            await connection.close()
+        await asyncio.gather(*(connection.close() for connection in self._connections))
 
     async def play(self, phases: list[Phase]) -> None:
         """Plays a history from an empty database, and looks at the facts after each phase."""
@@ -230,7 +241,6 @@ class Stage:
         history = History(writer, {org_id: await add_cast(writer, org_id) for org_id in (1, 2)})
         for org_id in history.casts:
             await history.play(Step("add_session", org_id, 4, False, "web", (0,), False))
-        kept: set[tuple[str, tuple[int, str]]] = set()
         for phase in phases:
             news = _News()
             async with asyncio.TaskGroup() as group:
@@ -239,12 +249,11 @@ class Stage:
                 group.create_task(_write(history, phase, news))
             assert not await writer.fetchval("SELECT count(*) FROM reporting_outbox WHERE status <> 'completed'")
             facts = await read_facts(writer)
-            gone = {(table, key) for table, rows in facts.items() for key in rows if history.is_gone(key[1])}
-            assert kept <= gone, "facts of sources that are gone were removed"
             if self._rules.on_source_gone is OnSourceGone.KEEP:
-                kept = gone
-            for table, key in kept:
-                del facts[table][key]
+                kept = [(table, key) for table, rows in facts.items() for key in rows if history.is_gone(key[1])]
+                assert history.had_facts <= {key[1] for _, key in kept}, "facts of sources that are gone were removed"
+                for table, key in kept:
+                    del facts[table][key]
             wrong = differences(expected_facts(await read_sources(writer)), facts)
             assert not wrong, "\n".join(wrong)
 
@@ -275,7 +284,7 @@ class _News:
         self.ended = False
         self._condition = asyncio.Condition()
 
-    async def tell(self, *, ended: bool = False) -> None:
+    async def tell(self, *, ended: bool) -> None:
         async with self._condition:
             self.ended = ended
             self._condition.notify_all()
@@ -289,6 +298,6 @@ class _News:
 async def _write(history: History, phase: Phase, news: _News) -> None:
     for step in phase.steps:
         await history.play(step)
-        await news.tell()
+        await news.tell(ended=False)
     await history.enqueue_waiting()
     await news.tell(ended=True)

@@ -43,11 +43,14 @@ DATA: st.SearchStrategy[Any] = st.fixed_dictionaries(
 )  # fmt: skip
 CAPABILITIES = st.lists(st.fixed_dictionaries({"ref": CAPABILITY}) | CAPABILITY, max_size=3) | ANY
 
-DOCUMENTS = {"add_session": CAPABILITIES, "change_session": CAPABILITIES, "add_event": DATA | ANY}
+DOCUMENTS = {
+    "add_session": CAPABILITIES, "change_session": CAPABILITIES, "call_tool": DATA, "end_turn": DATA,
+    "use_capability": DATA, "add_any_event": ANY,
+}  # fmt: skip
 FREQUENCIES = {
-    "add_session": 3, "change_session": 3, "add_event": 8, "add_generation": 2, "report_late_usage": 2,
-    "add_posting": 2, "rename": 1, "configure_agent": 1, "delete": 2, "delete_session": 1,
-    "enqueue_for_the_other_org": 1,
+    "add_session": 1, "change_session": 3, "call_tool": 5, "end_turn": 4, "use_capability": 2, "add_any_event": 2,
+    "add_generation": 2, "report_late_usage": 2, "add_posting": 2, "rename": 1, "configure_agent": 1, "delete": 1,
+    "delete_session": 1, "enqueue_for_the_other_org": 1,
 }  # fmt: skip
 
 
@@ -60,7 +63,7 @@ def step(kind: str) -> st.SearchStrategy[Step]:
 
 STEPS = st.sampled_from([kind for kind, times in FREQUENCIES.items() for _ in range(times)]).flatmap(step)
 PHASES = st.builds(
-    Phase, st.lists(STEPS, min_size=1, max_size=25), st.lists(st.integers(1, 8), min_size=1, max_size=MOST_WORKERS)
+    Phase, st.lists(STEPS, min_size=5, max_size=40), st.lists(st.integers(1, 8), min_size=1, max_size=MOST_WORKERS)
 )
 HISTORIES = st.lists(PHASES, min_size=1, max_size=3)
 

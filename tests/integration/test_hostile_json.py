@@ -10,7 +10,7 @@ import pytest
 from projector.batch import BatchRules
 from tests.derivations import NUMBERS, long_text
 from tests.platform_rows import add_event, add_org, add_session
-from tests.scenes import Source, assert_facts_follow, project
+from tests.scenes import Source, assert_facts_follow, count_facts, project
 
 DEPTH = 500
 
@@ -130,7 +130,7 @@ async def test_a_thousand_records_and_capabilities_in_one_document(
     await assert_facts_follow(connection)
 
 
-async def test_a_capability_id_that_looks_like_the_short_form_of_another_does_not_fail_its_session(
+async def test_a_capability_id_that_looks_like_the_short_form_of_another_is_a_fact_of_its_own(
     connection: asyncpg.Connection, rules: BatchRules
 ) -> None:
     await add_org(connection)
@@ -139,3 +139,4 @@ async def test_a_capability_id_that_looks_like_the_short_form_of_another_does_no
     session = await add_session(connection, capabilities=["web", text, forged])
     for _ in range(2):
         await project(connection, rules, ("session", session))
+        assert await count_facts(connection) == {"fact_session": 1, "fact_capability_usage": 3}

@@ -9,14 +9,17 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from projector.migrate import Migration, MigrationError, applied_version, load_migrations, migrate, set_notify_trigger
+import projector.migrate
+from projector.migrate import MigrationError, applied_version, load_migrations, migrate, set_notify_trigger
 from schemas.outbox import NOTIFY_CHANNEL
 from tests.catalog import SOURCES, TABLES, WHOLE_SCHEMA, Catalog, duplicates, read_catalog
 from tests.conftest import run_on
 from tests.obstacles import opened, wait_until_blocking
-from tests.platform_rows import add_org, add_session, enqueue
+from tests.platform_rows import add_org, enqueue
 
-ALL = [migration.version for migration in load_migrations()]
+MIGRATIONS = load_migrations()
+ALL = [migration.version for migration in MIGRATIONS]
+INDEXES = next(migration.version for migration in MIGRATIONS if migration.name == "indexes")
 
 
 @pytest.fixture
@@ -34,7 +37,8 @@ async def fresh(platform: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def run(connection: asyncpg.Connection) -> list[int]:
-    return [migration.version for migration in await migrate(connection, structlog.get_logger())]
+    async with asyncio.timeout(60):
+        return [migration.version for migration in await migrate(connection, structlog.get_logger())]
 
 
 def assert_whole(catalog: Catalog) -> None:
@@ -118,37 +122,40 @@ async def test_a_database_that_is_newer_than_the_program_is_left_alone(connectio
     assert await read_catalog(connection) == before
 
 
-async def forget_the_indexes(connection: asyncpg.Connection) -> None:
-    """As if the program had been stopped while it built the indexes."""
-    await connection.execute("DELETE FROM reporting_projector_migrations WHERE version = $1", ALL[-1])
+@pytest.fixture
+async def half(fresh: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch) -> asyncpg.Connection:
+    """A connection to a database whose migration was stopped while it built the indexes; one index lacks."""
+    with monkeypatch.context() as patch:
+        patch.setattr(projector.migrate, "load_migrations", lambda: MIGRATIONS[:INDEXES])
+        await run(fresh)
+    await fresh.execute("DELETE FROM reporting_projector_migrations WHERE version = $1", INDEXES)
+    await fresh.execute("DROP INDEX fact_turn_day, reporting_outbox_failed, reporting_outbox_due")
+    await add_org(fresh)
+    return fresh
 
 
-async def test_an_interrupted_build_of_indexes_is_finished(database: str, connection: asyncpg.Connection) -> None:
-    whole = await read_catalog(connection)
-    await forget_the_indexes(connection)
-    await connection.execute("DROP INDEX fact_turn_day, reporting_outbox_failed, reporting_outbox_due")
-    await add_org(connection)
-    await add_session(connection)
-    async with opened(database) as writer:
+async def test_an_interrupted_build_of_indexes_is_finished(
+    platform: str, half: asyncpg.Connection, connection: asyncpg.Connection
+) -> None:
+    async with opened(platform) as writer:
         writing = writer.transaction()
         await writing.start()
         await enqueue(writer, "event", "x")
-        await connection.execute("SET lock_timeout = '20ms'")
+        await half.execute("SET lock_timeout = '20ms'")
         with pytest.raises(asyncpg.LockNotAvailableError):  # leaves an invalid index
-            await run(connection)
+            await run(half)
         await writing.rollback()
-    await connection.execute("RESET lock_timeout")
-    left = {entry[1]: entry[3] for entry in (await read_catalog(connection))["indexes"]}
+    await half.execute("RESET lock_timeout")
+    left = {entry[1]: entry[3] for entry in (await read_catalog(half))["indexes"]}
     assert left["reporting_outbox_due"] == "false"
-    assert await run(connection) == ALL[-1:]
-    assert await read_catalog(connection) == whole
+    assert await run(half) == ALL[INDEXES - 1 :]
+    assert await read_catalog(half) == await read_catalog(connection)  # which was never interrupted
 
 
-async def test_an_index_of_ours_on_other_columns_is_named(connection: asyncpg.Connection) -> None:
-    await forget_the_indexes(connection)
-    await connection.execute("DROP INDEX fact_turn_day; CREATE INDEX fact_turn_day ON fact_turn (turn_id)")
+async def test_an_index_of_ours_on_other_columns_is_named(half: asyncpg.Connection) -> None:
+    await half.execute("CREATE INDEX fact_turn_day ON fact_turn (turn_id)")
     with pytest.raises(MigrationError, match=r"fact_turn_day.*turn_id"):
-        await run(connection)
+        await run(half)
 
 
 async def test_behind_an_open_transaction_a_step_gives_up_and_leaves_everything_as_it_was(
@@ -160,10 +167,9 @@ async def test_behind_an_open_transaction_a_step_gives_up_and_leaves_everything_
         async with platforms_writer.transaction(), outbox_writer.transaction():
             await add_org(platforms_writer)
             await enqueue(outbox_writer, "event", "x")
-            async with asyncio.timeout(60):  # both at once, each gives up after seconds
-                errors = await asyncio.gather(
-                    run(fresh), set_notify_trigger(connection, wanted=True), return_exceptions=True
-                )
+            errors = await asyncio.gather(  # both at once, for each gives up after some seconds
+                run(fresh), set_notify_trigger(connection, wanted=True), return_exceptions=True
+            )
         assert [type(error) for error in errors] == [asyncpg.LockNotAvailableError] * 2
         assert [await read_catalog(fresh), await read_catalog(connection)] == before
     assert await run(fresh) == ALL
@@ -171,21 +177,18 @@ async def test_behind_an_open_transaction_a_step_gives_up_and_leaves_everything_
 
 
 async def test_writers_of_the_outbox_do_not_wait_while_its_indexes_are_built(
-    database: str, connection: asyncpg.Connection
+    platform: str, half: asyncpg.Connection
 ) -> None:
-    await forget_the_indexes(connection)
-    await connection.execute("DROP INDEX reporting_outbox_due")
-    await add_org(connection)
-    async with opened(database) as writer, opened(database, lock_timeout="2s") as second_writer:
+    async with opened(platform) as writer, opened(platform, lock_timeout="2s") as second_writer:
         writing = writer.transaction()
         await writing.start()
         await enqueue(writer, "event", "x")
-        building = asyncio.create_task(run(connection))
+        building = asyncio.create_task(run(half))
         await wait_until_blocking(second_writer, writer.get_server_pid())
         await enqueue(second_writer, "event", "y")
         await writing.commit()
-        assert await building == ALL[-1:]
-    assert_whole(await read_catalog(connection))
+        assert await building == ALL[INDEXES - 1 :]
+    assert_whole(await read_catalog(half))
 
 
 async def test_the_notify_trigger_wakes_a_listener_after_an_insert_and_can_be_removed(
@@ -209,6 +212,5 @@ async def test_the_notify_trigger_wakes_a_listener_after_an_insert_and_can_be_re
 
 
 def test_migrations_are_numbered_without_gaps() -> None:
-    migrations: list[Migration] = load_migrations()
-    assert list(range(1, len(migrations) + 1)) == ALL
-    assert all(migration.name for migration in migrations)
+    assert list(range(1, len(MIGRATIONS) + 1)) == ALL
+    assert all(migration.name for migration in MIGRATIONS)
