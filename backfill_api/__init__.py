@@ -1,0 +1,1 @@
+"""The service that operators call: backfill, run, diagnose, requeue (contract: http.md)."""
