@@ -1,6 +1,5 @@
-"""Histories of sources, made of steps, and the stage that they are played on beside workers."""
+"""Histories of sources, made of steps: what the application may write, and what it enqueues for that."""
 
-import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable
@@ -10,12 +9,9 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from projector.batch import BatchRules, run_batch
-from projector.errors import ErrorKind, classify
-from projector.settings import OnSourceGone
-from tests.oracle import FACT_COLUMNS, differences, expected_facts, read_facts, read_sources
+from tests.oracle import FACT_COLUMNS
 from tests.platform_rows import add_event, add_generation, add_posting, add_session
-from tests.scenes import Cast, Source, add_cast
+from tests.scenes import Cast, Source
 
 # As the application enqueues (contract: outbox.md): what is completed becomes pending again, what waits stays.
 _ENQUEUE = """
@@ -28,7 +24,6 @@ WHERE reporting_outbox.status IN ('completed', 'failed')
 _TABLES = {
     "session": "sessions", "event": "events", "llm_generation": "llm_generations", "usage_ledger": "usage_ledger",
 }  # fmt: skip
-_MOST_FAULTS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +198,9 @@ class History:
         return [*await self._forget_gone(), *(("usage_ledger", posting) for posting in self._of("usage_ledger"))]
 
     async def _forget_gone(self) -> list[Source]:
-        left = {row["id"] for table in _TABLES.values() for row in await self.connection.fetch(f"SELECT id FROM {table}")}
+        left = {
+            row["id"] for table in _TABLES.values() for row in await self.connection.fetch(f"SELECT id FROM {table}")
+        }
         gone = [source for source in self._there() if source[1] not in left]
         self.gone.update(gone)
         keys = [f"{source_type}:{source}" for source_type, source in gone]
@@ -216,88 +213,3 @@ class History:
         for source in list(self.orgs)[step.pick % 7 :: 3]:
             await self._enqueue([(source, 3 - self.orgs[source], version) for version in step.versions])
         return []
-
-
-class Stage:
-    """Plays histories on a database: one writer, and workers beside it."""
-
-    def __init__(self, dsn: str, rules: BatchRules) -> None:
-        self._dsn = dsn
-        self._rules = rules
-        self._connections: list[asyncpg.Connection] = []
-
-    async def open(self, workers: int) -> None:
-        """Opens the writer's connection and the workers'."""
-        for _ in range(workers + 1):
-            self._connections.append(await asyncpg.connect(self._dsn, server_settings={"deadlock_timeout": "20ms"}))
-
-    async def close(self) -> None:
-        """Closes all connections."""
-        await asyncio.gather(*(connection.close() for connection in self._connections))
-
-    async def play(self, phases: list[Phase]) -> None:
-        """Plays a history from an empty database, and looks at the facts after each phase."""
-        writer, *workers = self._connections
-        history = History(writer, {org_id: await add_cast(writer, org_id) for org_id in (1, 2)})
-        for org_id in history.casts:
-            await history.play(Step("add_session", org_id, 4, False, "web", (0,), False))
-        for phase in phases:
-            news = _News()
-            async with asyncio.TaskGroup() as group:
-                for worker, limit in zip(workers, phase.workers, strict=False):
-                    group.create_task(self._work(worker, limit, news))
-                group.create_task(_write(history, phase, news))
-            assert not await writer.fetchval("SELECT count(*) FROM reporting_outbox WHERE status <> 'completed'")
-            facts = await read_facts(writer)
-            if self._rules.on_source_gone is OnSourceGone.KEEP:
-                kept = [(table, key) for table, rows in facts.items() for key in rows if history.is_gone(key[1])]
-                assert history.had_facts <= {key[1] for _, key in kept}, "facts of sources that are gone were removed"
-                for table, key in kept:
-                    del facts[table][key]
-            wrong = differences(expected_facts(await read_sources(writer)), facts)
-            assert not wrong, "\n".join(wrong)
-
-    async def _work(self, connection: asyncpg.Connection, limit: int, news: "_News") -> None:
-        """Runs batches until all is written and nothing is due."""
-        faults = 0
-        while True:
-            ended = news.ended
-            try:
-                result = await run_batch(connection, self._rules, limit)
-            except asyncpg.PostgresError as error:
-                faults += 1
-                if classify(error) is not ErrorKind.TRANSIENT or faults > _MOST_FAULTS:
-                    raise
-                continue
-            assert not result.failed, result.failed
-            assert not result.postponed, result.postponed
-            if not result.claimed:
-                if ended:
-                    return
-                await news.wait()
-
-
-class _News:
-    """Tells the workers that something was written."""
-
-    def __init__(self) -> None:
-        self.ended = False
-        self._condition = asyncio.Condition()
-
-    async def tell(self, *, ended: bool) -> None:
-        async with self._condition:
-            self.ended = ended
-            self._condition.notify_all()
-
-    async def wait(self) -> None:
-        async with self._condition:
-            if not self.ended:
-                await self._condition.wait()
-
-
-async def _write(history: History, phase: Phase, news: _News) -> None:
-    for step in phase.steps:
-        await history.play(step)
-        await news.tell(ended=False)
-    await history.enqueue_waiting()
-    await news.tell(ended=True)

@@ -12,8 +12,9 @@ from projector.batch import BatchRules
 from projector.database import Timeouts
 from projector.registry import Registry
 from projector.settings import OnSourceGone
-from tests.histories import Phase, Stage, Step
+from tests.histories import Phase, Step
 from tests.integration.conftest import empty
+from tests.stage import Stage
 
 MOST_WORKERS = 3
 
