@@ -233,3 +233,14 @@ async def test_capability_ids_of_any_length_are_projected_kept_apart_and_bounded
     assert found == {f"session:{name if name in kept else shortened(name)}": name for name in given}
     ids = {row["capability_id"] for row in await facts(connection, USAGE)}
     assert ids == {name if name in kept else shortened(name) for name in given}
+
+
+async def test_a_session_that_lasts_from_the_first_to_the_last_moment_there_is_has_its_duration(
+    connection: asyncpg.Connection, rules: BatchRules
+) -> None:
+    await add_org(connection)
+    session = await add_session(connection)
+    moments = "started_at = '4713-01-01 BC', finished_at = '294276-12-31'"
+    await connection.execute(f"UPDATE sessions SET {moments} WHERE id = $1", session)
+    await project(connection, rules, ("session", session))
+    assert await connection.fetchval("SELECT duration_ms FROM fact_session") > 9_000_000_000_000_000

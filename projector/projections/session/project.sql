@@ -45,7 +45,9 @@ written_session AS (
         1,
         CASE
             WHEN isfinite(s.started_at) AND isfinite(s.finished_at)
-                THEN GREATEST(round(extract(epoch FROM s.finished_at - s.started_at) * 1000), 0)::bigint
+                THEN GREATEST(
+                    round((extract(epoch FROM s.finished_at) - extract(epoch FROM s.started_at)) * 1000), 0
+                )::bigint
             ELSE 0
         END,
         s.turn_count, s.tool_call_count, s.input_tokens, s.output_tokens, s.cache_read_tokens,
