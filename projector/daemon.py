@@ -20,7 +20,7 @@ from projector.metrics import Metrics
 from projector.migrate import applied_version, load_migrations
 from projector.registry import Registry
 from projector.sampler import Sampler
-from projector.settings import Settings
+from projector.settings import Settings, SharedSettings
 from projector.worker import Backoff, BatchSize, Worker, wait_for
 
 _SCHEMA_POLL_SECONDS = 2.0
@@ -212,7 +212,7 @@ class Daemon:
         )
 
 
-def batch_rules(settings: Settings, registry: Registry) -> BatchRules:
+def batch_rules(settings: SharedSettings, registry: Registry) -> BatchRules:
     """The rules of all batches under these settings."""
     return BatchRules(
         registry=registry,

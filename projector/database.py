@@ -7,7 +7,7 @@ from typing import cast
 
 import asyncpg
 
-from projector.settings import Settings
+from projector.settings import SharedSettings
 
 APPLICATION_NAME = "reporting-projector"
 
@@ -54,26 +54,34 @@ async def _keep_as_is(_: asyncpg.Connection) -> None:
     return
 
 
-async def open_pool(settings: Settings, size: int) -> asyncpg.Pool:
-    """Opens a pool of up to `size` connections; the first is made at once.
+async def open_pool(
+    settings: SharedSettings, size: int, *, at_once: bool = True, application_name: str = APPLICATION_NAME
+) -> asyncpg.Pool:
+    """Opens a pool of up to `size` connections.
+
+    Args:
+        settings: where the database is, and how long a statement may take.
+        size: the most connections.
+        at_once: whether the first is made now; if not, each is made when it is needed, and nothing is raised here.
+        application_name: what the server calls them, as in pg_stat_activity.
 
     Raises:
         OSError, asyncpg.PostgresError: the database cannot be reached, or refuses.
     """
     return await asyncpg.create_pool(
         settings.database_url.get_secret_value(),
-        min_size=1,
+        min_size=int(at_once),
         max_size=size,
         timeout=10,
         command_timeout=settings.reporting_statement_timeout_secs + 10,
         statement_cache_size=settings.reporting_statement_cache_size,
         max_inactive_connection_lifetime=0,
-        server_settings={"application_name": APPLICATION_NAME},
+        server_settings={"application_name": application_name},
         reset=_keep_as_is,
     )
 
 
-async def connect(settings: Settings) -> asyncpg.Connection:
+async def connect(settings: SharedSettings) -> asyncpg.Connection:
     """Opens one connection of its own.
 
     Raises:
@@ -108,6 +116,14 @@ async def transaction(connection: asyncpg.Connection, timeouts: Timeouts) -> Asy
         await _roll_back(connection)
         raise
     await connection.execute("COMMIT")
+
+
+@asynccontextmanager
+async def operator_transaction(connection: asyncpg.Connection, timeouts: Timeouts) -> AsyncIterator[None]:
+    """A transaction whose statements are planned for their very parameters: an org, or none, decides on the index."""
+    async with transaction(connection, timeouts):
+        await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+        yield
 
 
 async def _roll_back(connection: asyncpg.Connection) -> None:

@@ -20,28 +20,12 @@ _BATCH_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.
 _BATCH_ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 50_000)
 
 
-class Metrics:
-    """All that a projector tells Prometheus."""
+class OutboxGauges:
+    """What any program that watches the outbox tells Prometheus of it."""
 
     def __init__(self, projections: Registry, registry: CollectorRegistry) -> None:
         self._types = {projection.source_type for projection in projections}
-        self._datasets = [table.dataset for table in projections.tables]
         self.registry = registry
-        self._up = Gauge(
-            "reporting_projector_up", "1 while the projector projects, 0 while it cannot.", registry=registry
-        )
-        build = Gauge(
-            "reporting_projector_build_info", "Always 1; the labels tell the build.", ["version", "python"],
-            registry=registry,
-        )  # fmt: skip
-        build.labels(version(DISTRIBUTION), platform.python_version()).set(1)
-        self._define_gauges(registry)
-        self._define_counters(registry)
-        self._delays = _DelayHistogram(sorted(self._types))
-        registry.register(self._delays)
-        self.up(projecting=False)
-
-    def _define_gauges(self, registry: CollectorRegistry) -> None:
         self._lag = Gauge(
             "reporting_outbox_lag_seconds", "Age of the oldest due row; 0 where none is due.", ["source_type"],
             registry=registry,
@@ -59,6 +43,62 @@ class Metrics:
             "reporting_outbox_sampled_timestamp_seconds", "When the outbox was last sampled, Unix time.",
             registry=registry,
         )  # fmt: skip
+        self._released = Counter(
+            "reporting_outbox_leases_released", "Rows whose lease by another program ran out.", registry=registry
+        )
+        for source_type in self.source_types:
+            self._lag.labels(source_type).set(0)
+
+    @property
+    def source_types(self) -> tuple[str, ...]:
+        """The source types that labels may hold."""
+        return (*sorted(self._types), OTHER_SOURCE_TYPE)
+
+    def released(self, rows: int) -> None:
+        """Counts leases of other programs that were released."""
+        self._released.inc(rows)
+
+    def outbox(self, rows: Mapping[str, int], lag_seconds: Mapping[str, float], sampled_at: float) -> None:
+        """Shows a sample of the outbox: rows by status, lag by source type, when (Unix time, seconds)."""
+        for status, count in rows.items():
+            self._rows.labels(status).set(count)
+        lags = dict.fromkeys(self.source_types, 0.0)
+        for source_type, lag in lag_seconds.items():
+            label = self._label(source_type)
+            lags[label] = max(lag, lags[label])
+        for source_type, lag in lags.items():
+            self._lag.labels(source_type).set(lag)
+        self._sampled.set(sampled_at)
+
+    def freshness(self, seconds: Mapping[str, float]) -> None:
+        """Shows how long ago each dataset last gained a fact; a dataset without facts has no value."""
+        for dataset, age in seconds.items():
+            self._freshness.labels(dataset).set(age)
+
+    def _label(self, source_type: str) -> str:
+        return source_type if source_type in self._types else OTHER_SOURCE_TYPE
+
+
+def show_build(name: str, registry: CollectorRegistry) -> None:
+    """Adds a gauge `name` that is always 1; its labels tell the build."""
+    build = Gauge(name, "Always 1; the labels tell the build.", ["version", "python"], registry=registry)
+    build.labels(version(DISTRIBUTION), platform.python_version()).set(1)
+
+
+class Metrics(OutboxGauges):
+    """All that a projector tells Prometheus."""
+
+    def __init__(self, projections: Registry, registry: CollectorRegistry) -> None:
+        super().__init__(projections, registry)
+        self._datasets = [table.dataset for table in projections.tables]
+        self._up = Gauge(
+            "reporting_projector_up", "1 while the projector projects, 0 while it cannot.", registry=registry
+        )
+        show_build("reporting_projector_build_info", registry)
+        self._define_counters(registry)
+        self._delays = _DelayHistogram(sorted(self._types))
+        registry.register(self._delays)
+        self.up(projecting=False)
 
     def _define_counters(self, registry: CollectorRegistry) -> None:
         self._projected = Counter(
@@ -77,9 +117,6 @@ class Metrics:
             "reporting_projector_errors", "Batches given up and tried again, by kind of error.", ["kind"],
             registry=registry,
         )  # fmt: skip
-        self._released = Counter(
-            "reporting_outbox_leases_released", "Rows whose lease by another program ran out.", registry=registry
-        )
         self._batch_seconds = Histogram(
             "reporting_projector_batch_seconds", "How long a batch took, claim to commit.", buckets=_BATCH_SECONDS,
             registry=registry,
@@ -87,8 +124,7 @@ class Metrics:
         self._batch_rows = Histogram(
             "reporting_projector_batch_rows", "Rows in a batch.", buckets=_BATCH_ROWS, registry=registry
         )
-        for source_type in (*sorted(self._types), OTHER_SOURCE_TYPE):
-            self._lag.labels(source_type).set(0)
+        for source_type in self.source_types:
             for outcome in ("completed", "failed", "dead", "postponed"):
                 self._projected.labels(source_type, outcome)
         for dataset in self._datasets:
@@ -121,30 +157,6 @@ class Metrics:
     def error(self, kind: str) -> None:
         """Counts a batch that was given up."""
         self._errors.labels(kind).inc()
-
-    def released(self, rows: int) -> None:
-        """Counts leases of other programs that were released."""
-        self._released.inc(rows)
-
-    def outbox(self, rows: Mapping[str, int], lag_seconds: Mapping[str, float], sampled_at: float) -> None:
-        """Shows a sample of the outbox: rows by status, lag by source type, when (Unix time, seconds)."""
-        for status, count in rows.items():
-            self._rows.labels(status).set(count)
-        lags = dict.fromkeys((*self._types, OTHER_SOURCE_TYPE), 0.0)
-        for source_type, lag in lag_seconds.items():
-            label = self._label(source_type)
-            lags[label] = max(lag, lags[label])
-        for source_type, lag in lags.items():
-            self._lag.labels(source_type).set(lag)
-        self._sampled.set(sampled_at)
-
-    def freshness(self, seconds: Mapping[str, float]) -> None:
-        """Shows how long ago each dataset last gained a fact; a dataset without facts has no value."""
-        for dataset, age in seconds.items():
-            self._freshness.labels(dataset).set(age)
-
-    def _label(self, source_type: str) -> str:
-        return source_type if source_type in self._types else OTHER_SOURCE_TYPE
 
 
 class _DelayHistogram(Collector):

@@ -10,7 +10,7 @@ import structlog
 from projector.database import Timeouts, acquire, transaction
 from projector.diagnostics import OutboxState, read_freshness, read_outbox
 from projector.errors import describe, is_database_fault
-from projector.metrics import Metrics
+from projector.metrics import OutboxGauges
 from projector.outbox import release_expired
 from projector.registry import Registry
 from projector.worker import wait_for
@@ -24,15 +24,17 @@ class Sampler:
 
     Attributes:
         interval: seconds between two samples; longer where a sample is costly.
+        releases: whether it also releases leases; if not, it only reads.
     """
 
     pool: asyncpg.Pool
     registry: Registry
-    metrics: Metrics
+    metrics: OutboxGauges
     timeouts: Timeouts
     interval: float
     stop: asyncio.Event
     log: structlog.stdlib.BoundLogger
+    releases: bool = True
 
     async def run(self) -> None:
         """Samples until `stop` is set. A fault of the database skips a sample."""
@@ -50,7 +52,7 @@ class Sampler:
     async def sample(self) -> OutboxState:
         """Takes one sample and shows it."""
         async with acquire(self.pool) as connection, transaction(connection, self.timeouts):
-            released = await release_expired(connection)
+            released = await release_expired(connection) if self.releases else 0
             state = await read_outbox(connection)
             fresh = await read_freshness(connection, self.registry.tables)
         if released:

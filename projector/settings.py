@@ -2,7 +2,8 @@
 
 import re
 from enum import StrEnum
-from typing import Annotated, Literal, get_args
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
@@ -42,8 +43,8 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-class Settings(BaseSettings):
-    """All that the projector can be told. Field names are the variables' names in lower case."""
+class SharedSettings(BaseSettings):
+    """What all programs on the operational database can be told. Field names are the variables' names in lower case."""
 
     model_config = SettingsConfigDict(
         env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, hide_input_in_errors=True
@@ -52,6 +53,35 @@ class Settings(BaseSettings):
     database_url: Annotated[SecretStr, AfterValidator(_postgres_url)] = Field(
         description="The operational database: postgresql://user:password@host:port/database."
     )
+    reporting_projector_max_attempts: int = Field(
+        default=10, ge=1, le=1_000_000, description="Attempts before a failing row is a dead letter."
+    )
+    reporting_on_source_gone: OnSourceGone = Field(
+        default=OnSourceGone.KEEP, description="Facts of deleted sources: keep or remove."
+    )
+    reporting_statement_timeout_secs: float = Field(
+        default=60, ge=0.1, le=3600, description="The longest that one statement of a batch may take, in seconds."
+    )
+    reporting_statement_cache_size: int = Field(
+        default=100, ge=0, le=10_000, description="Prepared statements a connection keeps; 0 behind a pooler."
+    )
+    reporting_shutdown_grace_secs: float = Field(
+        default=25, gt=0, le=3600, description="How long a stop waits for the work that has begun, in seconds."
+    )
+    reporting_sample_interval_secs: float = Field(
+        default=5, ge=0.1, le=3600, description="How often gauges are sampled at the most, in seconds."
+    )
+    reporting_log_format: Annotated[Literal["auto", "json", "console"], BeforeValidator(_lower)] = Field(
+        default="auto", description="How logs are written; auto is console on a terminal, else json."
+    )
+    reporting_log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        default="info", description="The least level that is logged."
+    )
+
+
+class Settings(SharedSettings):
+    """All that the projector can be told."""
+
     reporting_background_enabled: bool = Field(
         default=True, description="Whether the daemon projects; if not, it only serves its metrics."
     )
@@ -67,42 +97,37 @@ class Settings(BaseSettings):
     reporting_projector_workers: int = Field(
         default=2, ge=1, le=64, description="Workers in this process, each with one connection."
     )
-    reporting_projector_max_attempts: int = Field(
-        default=10, ge=1, le=1_000_000, description="Attempts before a failing row is a dead letter."
-    )
     reporting_projection_slow_threshold_ms: float = Field(
         default=1000, ge=0, description="Operations slower than this are logged as warnings, in milliseconds."
-    )
-    reporting_on_source_gone: OnSourceGone = Field(
-        default=OnSourceGone.KEEP, description="Facts of deleted sources: keep or remove."
     )
     reporting_listen: bool = Field(
         default=True, description="Whether to LISTEN for wake-ups; needs a direct connection, falls back to polling."
     )
-    reporting_statement_timeout_secs: float = Field(
-        default=60, ge=0.1, le=3600, description="The longest that one statement of a batch may take, in seconds."
-    )
-    reporting_statement_cache_size: int = Field(
-        default=100, ge=0, le=10_000, description="Prepared statements a connection keeps; 0 behind a pooler."
-    )
-    reporting_shutdown_grace_secs: float = Field(
-        default=25, gt=0, le=3600, description="How long a stop waits for the batches at work, in seconds."
-    )
-    reporting_sample_interval_secs: float = Field(
-        default=5, ge=0.1, le=3600, description="How often gauges are sampled at the most, in seconds."
-    )
     reporting_http_host: str = Field(default="0.0.0.0", description="Where /metrics, /livez and /readyz listen.")  # noqa: S104
     reporting_http_port: int = Field(default=9464, ge=0, le=65_535, description="Their port; 0 picks a free one.")
-    reporting_log_format: Annotated[Literal["auto", "json", "console"], BeforeValidator(_lower)] = Field(
-        default="auto", description="How logs are written; auto is console on a terminal, else json."
-    )
-    reporting_log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
-        default="info", description="The least level that is logged."
-    )
+
+
+_Kind = TypeVar("_Kind", bound=BaseSettings)
+
+
+def read_settings(kind: type[_Kind], **overrides: SecretStr | Path | bool | float | str | None) -> _Kind:
+    """Reads the settings of a program.
+
+    Args:
+        kind: its settings.
+        overrides: values by field name that stand whatever the environment says.
+
+    Raises:
+        SettingsError: a variable is missing or its value is not allowed. Secrets are not repeated.
+    """
+    try:
+        return kind(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingsError(_explain(kind, error)) from None
 
 
 def load_settings(**overrides: SecretStr | bool | int) -> Settings:
-    """Reads the settings.
+    """Reads the projector's settings.
 
     Args:
         overrides: values by field name that stand whatever the environment says.
@@ -110,10 +135,7 @@ def load_settings(**overrides: SecretStr | bool | int) -> Settings:
     Raises:
         SettingsError: a variable is missing or its value is not allowed. Secrets are not repeated.
     """
-    try:
-        settings = Settings(**overrides)  # type: ignore[arg-type]
-    except ValidationError as error:
-        raise SettingsError(_explain(error)) from None
+    settings = read_settings(Settings, **overrides)
     if "reporting_projector_max_limit" not in settings.model_fields_set:
         # Operators of the original know the limit alone; a large one is a larger most, too.
         most = max(settings.reporting_projector_limit, settings.reporting_projector_max_limit)
@@ -126,11 +148,11 @@ def load_settings(**overrides: SecretStr | bool | int) -> Settings:
     return settings
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(kind: type[BaseSettings], error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False):
         name = str(problem["loc"][0])
-        field = Settings.model_fields[name]
+        field = kind.model_fields[name]
         if problem["type"] == "missing":
             lines.append(f"{name.upper()} is not set. {field.description}")
         elif name == "database_url":
