@@ -1,6 +1,6 @@
 """A batch: claim due rows, project them set by set, settle them, commit. One transaction (design: promises 1 to 3)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -22,6 +22,9 @@ DELAY_BOUNDS = (
 _POSTPONE_SECONDS = 30.0
 
 Log = structlog.stdlib.BoundLogger
+
+Claim = Callable[[asyncpg.Connection, int], Awaitable[list[ClaimedRow]]]
+"""Claims up to so many rows inside a transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class BatchResult:
     Attributes:
         limit: how many rows it would have claimed at the most.
         claimed: how many it claimed.
+        more_orgs: whether there are orgs that it did not come to.
         completed, postponed, gone: rows by source type; `gone` are those completed ones whose source was not there.
         failed: the rows that failed.
         facts, removed: facts written and removed, by dataset.
@@ -60,6 +64,7 @@ class BatchResult:
 
     limit: int = 0
     claimed: int = 0
+    more_orgs: bool = False
     completed: dict[str, int] = field(default_factory=dict)
     failed: list[FailedOutcome] = field(default_factory=list)
     postponed: dict[str, int] = field(default_factory=dict)
@@ -72,7 +77,7 @@ class BatchResult:
     @property
     def full(self) -> bool:
         """Whether more rows may be due."""
-        return self.claimed >= self.limit
+        return self.claimed >= self.limit or self.more_orgs
 
     @property
     def completed_rows(self) -> int:
@@ -94,8 +99,16 @@ class _Verdicts:
     postponed: dict[str, list[UUID]] = field(default_factory=dict)
 
 
-async def run_batch(connection: asyncpg.Connection, rules: BatchRules, limit: int) -> BatchResult:
+async def run_batch(
+    connection: asyncpg.Connection, rules: BatchRules, limit: int, claim: Claim = outbox.claim
+) -> BatchResult:
     """Claims up to `limit` due rows and brings each to its end: completed, failed, or put off.
+
+    Args:
+        connection: not inside a transaction.
+        rules: the same for all batches of a process.
+        limit: the most rows.
+        claim: which rows: those of all orgs by default.
 
     Raises:
         Exception: what `classify` calls transient or contended; nothing has changed then, and no row has lost an
@@ -103,7 +116,7 @@ async def run_batch(connection: asyncpg.Connection, rules: BatchRules, limit: in
     """
     result = BatchResult(limit=limit)
     async with transaction(connection, rules.timeouts):
-        rows = await outbox.claim(connection, limit)
+        rows = await claim(connection, limit)
         result.claimed = len(rows)
         if rows:
             verdicts = _Verdicts()

@@ -7,7 +7,6 @@ table is large, and freshness is one index probe for each org.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID
 
 import asyncpg
 
@@ -17,7 +16,11 @@ from projector.sqlfile import load_sql
 BACKLOG = load_sql(__file__, "sql/backlog.sql")
 COMPLETED = load_sql(__file__, "sql/completed.sql")
 FRESHNESS = load_sql(__file__, "sql/freshness.sql")
-LATEST_FAILED = load_sql(__file__, "sql/latest_failed.sql")
+BACKLOG_ORG = load_sql(__file__, "sql/backlog_org.sql")
+COMPLETED_ORG = load_sql(__file__, "sql/completed_org.sql")
+FRESHNESS_ORG = load_sql(__file__, "sql/freshness_org.sql")
+
+_MOST_COUNTED = 100_000
 
 STATUSES = ("pending", "processing", "failed", "dead", "completed")
 
@@ -49,17 +52,14 @@ class OutboxState:
 
 
 @dataclass(frozen=True, slots=True)
-class FailedRow:
-    """A failed row as it is shown; `dead` where only an operator can requeue it."""
+class OutboxCounts:
+    """The outbox of one org in numbers; `failed` with its dead letters; `completed` is an estimate beyond 100,000."""
 
-    id: UUID
-    org_id: int
-    source_type: str
-    source_id: str
-    attempts: int
-    last_error: str | None
-    updated_at: datetime
-    dead: bool
+    pending: int
+    processing: int
+    failed: int
+    completed: int
+    oldest_pending_at: datetime | None
 
 
 async def read_outbox(connection: asyncpg.Connection) -> OutboxState:
@@ -86,16 +86,27 @@ async def read_outbox(connection: asyncpg.Connection) -> OutboxState:
     )
 
 
-async def read_freshness(connection: asyncpg.Connection, tables: Iterable[Table]) -> dict[str, datetime]:
-    """When each dataset last gained a fact; datasets without facts are left out."""
+async def read_outbox_of_org(connection: asyncpg.Connection, org_id: int) -> OutboxCounts:
+    """Counts the outbox of one org. Costs what the org has waiting in it, and at most 100,000 completed rows."""
+    (waiting,) = await connection.fetch(BACKLOG_ORG, org_id)
+    completed = await connection.fetchval(COMPLETED_ORG, org_id, _MOST_COUNTED)
+    return OutboxCounts(
+        pending=waiting["pending"], processing=waiting["processing"], failed=waiting["failed"], completed=completed,
+        oldest_pending_at=waiting["oldest_pending_at"],
+    )  # fmt: skip
+
+
+async def read_freshness(
+    connection: asyncpg.Connection, tables: Iterable[Table], org_id: int | None = None
+) -> dict[str, datetime]:
+    """When each dataset last gained a fact, of one org or of all (None); datasets without facts are left out."""
     latest: dict[str, datetime] = {}
     for table in tables:
-        at = await connection.fetchval(FRESHNESS.format(table=table.name))
+        at = (
+            await connection.fetchval(FRESHNESS.format(table=table.name))
+            if org_id is None
+            else await connection.fetchval(FRESHNESS_ORG.format(table=table.name), org_id)
+        )
         if at is not None:
             latest[table.dataset] = at
     return latest
-
-
-async def read_latest_failed(connection: asyncpg.Connection, limit: int) -> list[FailedRow]:
-    """The latest failed rows, newest first."""
-    return [FailedRow(*record) for record in await connection.fetch(LATEST_FAILED, limit)]

@@ -26,7 +26,9 @@ _LOCK_WAIT_SECONDS = 600.0
 _OLDEST_SERVER = 140000
 
 _INDEX = re.compile(
-    r"CREATE INDEX CONCURRENTLY (?P<name>\w+) ON (?P<table>\w+) USING (?P<definition>[^;]+);", re.DOTALL
+    r"CREATE INDEX CONCURRENTLY (?P<name>\w+) ON (?P<table>\w+) USING (?P<definition>[^;]+);"
+    r"|DROP INDEX CONCURRENTLY IF EXISTS \w+;",
+    re.DOTALL,
 )
 
 _CREATE_VERSIONS = """
@@ -170,6 +172,9 @@ async def _alone(connection: asyncpg.Connection, log: structlog.stdlib.BoundLogg
 async def _apply(connection: asyncpg.Connection, migration: Migration, log: structlog.stdlib.BoundLogger) -> None:
     if migration.concurrent:
         for match in _INDEX.finditer(migration.sql):
+            if match["name"] is None:
+                await connection.execute(match[0])
+                continue
             index = _Index(match["name"], match["table"], " ".join(match["definition"].split()))
             await _build_index(connection, index, match[0], log)
         await _record(connection, migration)

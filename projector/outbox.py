@@ -1,4 +1,4 @@
-"""The outbox: claim, settle, requeue (contract: outbox.md). Only these functions write to it."""
+"""The outbox: claim and settle (contract: outbox.md)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,16 @@ from projector.sqlfile import load_sql
 from schemas.outbox import NOTIFY_CHANNEL
 
 CLAIM = load_sql(__file__, "sql/claim.sql")
+CLAIM_ORG = load_sql(__file__, "sql/claim_org.sql")
 COMPLETE = load_sql(__file__, "sql/complete.sql")
 FAIL = load_sql(__file__, "sql/fail.sql")
 POSTPONE = load_sql(__file__, "sql/postpone.sql")
 RELEASE = load_sql(__file__, "sql/release.sql")
-REQUEUE_IDS = load_sql(__file__, "sql/requeue_ids.sql")
-REQUEUE_DEAD = load_sql(__file__, "sql/requeue_dead.sql")
-COUNT_FAILED_IDS = load_sql(__file__, "sql/count_failed_ids.sql")
-COUNT_DEAD = load_sql(__file__, "sql/count_dead.sql")
 COUNT_DUE = load_sql(__file__, "sql/count_due.sql")
 
 _SLICE = 1000
+_BEFORE_ALL_ORGS = -(2**63)
+_ROWS_FOR_EACH_ORG = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +55,54 @@ class FailedOutcome:
     dead: bool
 
 
-async def claim(connection: asyncpg.Connection, limit: int) -> list[ClaimedRow]:
-    """Claims up to `limit` due rows, oldest first. The locks are the lease: they end with the transaction."""
-    return [ClaimedRow(*record) for record in await connection.fetch(CLAIM, limit)]
+class Ring:
+    """Where in the ring of orgs that have rows a worker is: its next claim goes on there."""
+
+    def __init__(self) -> None:
+        self.after = _BEFORE_ALL_ORGS
+
+    @property
+    def at_start(self) -> bool:
+        """Whether the next claim begins with the first org."""
+        return self.after == _BEFORE_ALL_ORGS
+
+    def go_on(self, last_org: int | None) -> None:
+        """Goes on after an org; after None, which ended the ring, at its start."""
+        self.after = _BEFORE_ALL_ORGS if last_org is None else last_org
+
+
+async def claim(connection: asyncpg.Connection, limit: int, ring: Ring | None = None) -> list[ClaimedRow]:
+    """Claims up to `limit` due rows. The locks are the lease: they end with the transaction.
+
+    Fair among orgs: no org's backlog delays the rows of another, nor its own newest ones (projector/sql/claim.sql).
+
+    Args:
+        connection: inside a transaction.
+        limit: the most rows.
+        ring: remembers which orgs come next; without it, the first ones.
+
+    Returns:
+        The rows; none only where no org had any due row that nobody held.
+    """
+    ring = ring or Ring()
+    orgs = max(limit // _ROWS_FOR_EACH_ORG, 1)
+    rounds = 1 if ring.at_start else 2
+    while True:
+        *records, end = await connection.fetch(CLAIM, limit, ring.after, orgs)
+        ring.go_on(end["org_id"])
+        # The oldest and the newest rows of an org may be the same ones.
+        rows = {record["id"]: ClaimedRow(*record) for record in records}
+        if rows:
+            return list(rows.values())[:limit]
+        if ring.at_start:
+            rounds -= 1
+            if rounds == 0:
+                return []
+
+
+async def claim_org(connection: asyncpg.Connection, limit: int, org_id: int) -> list[ClaimedRow]:
+    """Claims up to `limit` due rows of one org, oldest first, inside a transaction."""
+    return [ClaimedRow(*record) for record in await connection.fetch(CLAIM_ORG, limit, org_id)]
 
 
 async def complete(connection: asyncpg.Connection, ids: Sequence[UUID], bounds: Sequence[float]) -> list[Delays]:
@@ -90,26 +134,6 @@ async def release_expired(connection: asyncpg.Connection) -> int:
 async def count_due(connection: asyncpg.Connection) -> int:
     """How many rows could be claimed now. Costs what it counts."""
     return int(await connection.fetchval(COUNT_DUE))
-
-
-async def requeue_ids(connection: asyncpg.Connection, ids: Sequence[UUID], *, dry_run: bool) -> int:
-    """Requeues those of the given rows that have failed; gives how many (with `dry_run`: how many it would)."""
-    if dry_run:
-        return int(await connection.fetchval(COUNT_FAILED_IDS, ids))
-    requeued = int(await connection.fetchval(REQUEUE_IDS, ids))
-    await wake(connection)
-    return requeued
-
-
-async def requeue_dead(connection: asyncpg.Connection, source_type: str | None, *, dry_run: bool) -> int:
-    """Requeues the dead letters of one source type, or all, in slices; gives how many (or how many it would)."""
-    if dry_run:
-        return int(await connection.fetchval(COUNT_DEAD, source_type))
-    total = 0
-    while requeued := int(await connection.fetchval(REQUEUE_DEAD, source_type, _SLICE)):
-        total += requeued
-        await wake(connection)
-    return total
 
 
 async def wake(connection: asyncpg.Connection) -> None:

@@ -1,6 +1,6 @@
 """`projector status`: the outbox, the datasets and the latest failures, for people or as JSON."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from projector.diagnostics import STATUSES, FailedRow, OutboxState, read_freshness, read_latest_failed, read_outbox
+from projector.diagnostics import STATUSES, OutboxState, read_freshness, read_outbox
+from projector.failed import FailedRow, latest_failed
 from projector.migrate import applied_version, load_migrations
 from projector.registry import Registry
 
@@ -39,7 +40,7 @@ async def read_status(connection: asyncpg.Connection, registry: Registry) -> Sta
             schema_needed=load_migrations()[-1].version,
             outbox=await read_outbox(connection),
             latest_projected_at={table.dataset: fresh.get(table.dataset) for table in registry.tables},
-            failed=await read_latest_failed(connection, _FAILED_ROWS),
+            failed=await latest_failed(connection, limit=_FAILED_ROWS),
         )
 
 
@@ -64,7 +65,17 @@ def as_json(status: Status) -> dict[str, Any]:
             for dataset, at in status.latest_projected_at.items()
         },
         "latest_failed": [
-            {**asdict(row), "id": str(row.id), "updated_at": row.updated_at.isoformat()} for row in status.failed
+            {
+                "id": str(row.id),
+                "org_id": row.org_id,
+                "source_type": row.source_type,
+                "source_id": row.source_id,
+                "attempts": row.attempts,
+                "last_error": row.last_error,
+                "updated_at": row.updated_at.isoformat(),
+                "dead": row.dead,
+            }
+            for row in status.failed
         ],
     }
 

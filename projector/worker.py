@@ -4,11 +4,12 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import asyncpg
 import structlog
 
+from projector import outbox
 from projector.batch import BatchResult, BatchRules, run_batch
 from projector.database import acquire
 from projector.errors import describe, is_database_fault
@@ -23,7 +24,7 @@ _ISOLATING_LOCK_SECONDS = 1.0
 
 @dataclass(slots=True)
 class BatchSize:
-    """How many rows a batch claims: doubles while batches come back full, returns to the start when they do not.
+    """How many rows a batch claims: doubles while there are more to claim, returns to the start when there are not.
 
     A batch that was given up, or was slow, makes the next one half as large.
     """
@@ -36,11 +37,11 @@ class BatchSize:
     def __post_init__(self) -> None:
         self.rows = self.start
 
-    def succeeded(self, claimed: int, seconds: float) -> None:
-        """Learns from a batch that was committed."""
+    def succeeded(self, seconds: float, *, full: bool) -> None:
+        """Learns from a batch that was committed; `full`: more rows may be due."""
         if self.slow_seconds and seconds > self.slow_seconds:
             self.rows = max(self.rows // 2, 1)
-        elif claimed >= self.rows:
+        elif full:
             self.rows = min(self.rows * 2, self.limit)
         else:
             self.rows = self.start
@@ -106,6 +107,7 @@ class Worker:
         on_batch: told of each batch that was committed with rows, and its seconds.
         on_fault: told of each fault of the database and how many there were in a row; what it raises ends the worker.
         log: bound to the worker's number.
+        ring: which orgs come next.
     """
 
     pool: asyncpg.Pool
@@ -116,6 +118,7 @@ class Worker:
     on_batch: Callable[[BatchResult, float], None]
     on_fault: Callable[[Exception, int], None]
     log: structlog.stdlib.BoundLogger
+    ring: outbox.Ring = field(default_factory=outbox.Ring)
 
     async def run(self) -> None:
         """Works until `stop` is set, or `rest` says so. Faults of the database pause it, other errors are raised."""
@@ -146,12 +149,16 @@ class Worker:
     async def _one_batch(self, connection: asyncpg.Connection, *, patient: bool) -> BatchResult:
         rules = self.rules if patient else isolating(self.rules)
         started = time.monotonic()
-        result = await run_batch(connection, rules, self.size.rows)
+        result = await run_batch(connection, rules, self.size.rows, self._claim)
+        result.more_orgs = not self.ring.at_start
         seconds = time.monotonic() - started
         if result.claimed:
-            self.size.succeeded(result.claimed, seconds)
+            self.size.succeeded(seconds, full=result.full)
             self.on_batch(result, seconds)
         return result
+
+    async def _claim(self, connection: asyncpg.Connection, limit: int) -> list[outbox.ClaimedRow]:
+        return await outbox.claim(connection, limit, self.ring)
 
     async def _pause_after(self, error: Exception, backoff: Backoff) -> None:
         seconds = backoff.next()

@@ -3,13 +3,16 @@
 --        could have been claimed, null where none is due.
 -- Plan   the partial indexes, which hold no completed row; costs what waits, never what is done.
 SELECT
-    source_type,
-    CASE WHEN status = 'failed' AND next_attempt_at = 'infinity' THEN 'dead' ELSE status END AS status,
-    count(*) AS rows,
+    source_type, status, count(*) AS rows,
     min(next_attempt_at) FILTER (WHERE next_attempt_at <= now()) AS oldest_due_at
 FROM reporting_outbox
-WHERE status IN ('pending', 'failed')
+WHERE status IN ('pending', 'failed') AND next_attempt_at < 'infinity'
 GROUP BY 1, 2
+UNION ALL
+SELECT source_type, 'dead', count(*), NULL
+FROM reporting_outbox
+WHERE status = 'failed' AND next_attempt_at = 'infinity'
+GROUP BY source_type
 UNION ALL
 SELECT source_type, 'processing', count(*), NULL
 FROM reporting_outbox

@@ -1,12 +1,104 @@
--- Claims due rows, oldest first.
--- Takes  $1 integer: how many at the most. Gives the rows; `is_uuid` tells whether source_id can be cast to uuid.
+-- Claims due rows, fairly: org after org in a ring, and in each org the oldest rows and, in a smaller share, the newest.
+--
+-- Takes  $1 integer: how many rows; $2 bigint: the org after which the ring goes on; $3 integer: how many orgs to look
+--        at, at most a quarter of $1.
+-- Gives  the rows, some of them twice, and a few more than $1 where they do not divide evenly; `is_uuid` tells whether source_id can be cast to uuid. Its last row has no id:
+--        there org_id is the last org that was looked at, null where the ring ended, and attempts how many they were.
 -- Locks  the rows it gives, until the transaction ends: the lock is the lease. Rows that others hold are passed over.
--- Plan   an index scan of reporting_outbox_due that ends with the limit; the statuses are literals to match it.
+-- Plan   index scans of reporting_outbox_due_by_org, each ending with a limit: a probe for each org, then its rows from
+--        either end. The conditions are literals to match that index.
+--
+-- Why three picks. `oldest` is the queue. `newest` keeps a backlog from delaying live work of the same org: a backfill
+-- enqueues rows that have been due for a while (see backfill), so what is newest is live. `more` gives what orgs with few
+-- rows leave over to those that have more, so that a batch is full however unequal the orgs are.
+WITH RECURSIVE ring AS (
+    SELECT first.org_id, first.next_attempt_at, 1 AS position
+    FROM (
+        SELECT o.org_id, o.next_attempt_at
+        FROM reporting_outbox AS o
+        WHERE o.status IN ('pending', 'failed') AND o.next_attempt_at < 'infinity' AND o.org_id > $2
+        ORDER BY o.org_id, o.next_attempt_at, o.id
+        LIMIT 1
+    ) AS first
+    UNION ALL
+    SELECT following.org_id, following.next_attempt_at, ring.position + 1
+    FROM ring
+    CROSS JOIN LATERAL (
+        SELECT o.org_id, o.next_attempt_at
+        FROM reporting_outbox AS o
+        WHERE o.status IN ('pending', 'failed') AND o.next_attempt_at < 'infinity' AND o.org_id > ring.org_id
+        ORDER BY o.org_id, o.next_attempt_at, o.id
+        LIMIT 1
+    ) AS following
+    WHERE ring.position < $3
+),
+-- Each org with a due row, and its share of three quarters of the batch.
+due AS MATERIALIZED (
+    SELECT org_id, GREATEST($1 - $1 / 4, 1) / count(*) OVER () AS share
+    FROM ring
+    WHERE next_attempt_at <= now()
+),
+oldest AS MATERIALIZED (
+    SELECT picked.*, due.share
+    FROM due
+    CROSS JOIN LATERAL (
+        SELECT o.id, o.org_id, o.source_type, o.source_id, o.attempts, o.next_attempt_at
+        FROM reporting_outbox AS o
+        WHERE o.status IN ('pending', 'failed') AND o.next_attempt_at < 'infinity' AND o.next_attempt_at <= now()
+            AND o.org_id = due.org_id
+        ORDER BY o.next_attempt_at, o.id
+        LIMIT due.share
+        FOR UPDATE SKIP LOCKED
+    ) AS picked
+),
+-- The orgs that may have more than their share, with the last row of it.
+hungry AS MATERIALIZED (
+    SELECT org_id, next_attempt_at, id, count(*) OVER () AS orgs
+    FROM (
+        SELECT
+            org_id, next_attempt_at, id, share,
+            row_number() OVER (PARTITION BY org_id ORDER BY next_attempt_at, id) AS position
+        FROM oldest
+    ) AS numbered
+    WHERE position = share
+),
+newest AS MATERIALIZED (
+    SELECT picked.*
+    FROM hungry
+    CROSS JOIN LATERAL (
+        SELECT o.id, o.org_id, o.source_type, o.source_id, o.attempts
+        FROM reporting_outbox AS o
+        WHERE o.status IN ('pending', 'failed') AND o.next_attempt_at < 'infinity' AND o.next_attempt_at <= now()
+            AND o.org_id = hungry.org_id AND (o.next_attempt_at, o.id) > (hungry.next_attempt_at, hungry.id)
+        ORDER BY o.next_attempt_at DESC, o.id DESC
+        LIMIT $1 / 4 / hungry.orgs
+        FOR UPDATE SKIP LOCKED
+    ) AS picked
+),
+more AS MATERIALIZED (
+    SELECT picked.*
+    FROM hungry
+    CROSS JOIN (SELECT $1 - (SELECT count(*) FROM oldest) - (SELECT count(*) FROM newest) AS rows) AS left_over
+    CROSS JOIN LATERAL (
+        SELECT o.id, o.org_id, o.source_type, o.source_id, o.attempts
+        FROM reporting_outbox AS o
+        WHERE o.status IN ('pending', 'failed') AND o.next_attempt_at < 'infinity' AND o.next_attempt_at <= now()
+            AND o.org_id = hungry.org_id AND (o.next_attempt_at, o.id) > (hungry.next_attempt_at, hungry.id)
+        ORDER BY o.next_attempt_at, o.id
+        LIMIT ceil(left_over.rows::float8 / hungry.orgs)
+        FOR UPDATE SKIP LOCKED
+    ) AS picked
+    WHERE left_over.rows > 0
+)
 SELECT
     id, org_id, source_type, source_id, attempts,
     source_id ~ '^([0-9a-fA-F]{4}-?){7}[0-9a-fA-F]{4}$' AS is_uuid
-FROM reporting_outbox
-WHERE status IN ('pending', 'failed') AND next_attempt_at <= now()
-ORDER BY next_attempt_at, id
-LIMIT $1
-FOR UPDATE SKIP LOCKED
+FROM (
+    SELECT id, org_id, source_type, source_id, attempts FROM oldest
+    UNION ALL
+    SELECT * FROM newest
+    UNION ALL
+    SELECT * FROM more
+) AS picked
+UNION ALL
+SELECT NULL, CASE WHEN count(*) = $3 THEN max(org_id) END, NULL, NULL, count(*)::integer, NULL FROM ring

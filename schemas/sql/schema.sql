@@ -249,11 +249,40 @@ CREATE TABLE reporting_projector_migrations (
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 
--- The due rows, oldest first: the claim and the backlog's gauges.
-CREATE INDEX reporting_outbox_due ON reporting_outbox USING btree (next_attempt_at, id) WHERE (status = ANY (ARRAY['pending'::text, 'failed'::text]));
+-- One row for each backfill that several calls make: where its next call goes on. Rows that nobody has used for an hour
+-- are forgotten.
+CREATE TABLE reporting_backfill_progress (
+    scope text PRIMARY KEY,
+    position jsonb NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);
+
+-- The audit: one row for each operator action.
+CREATE TABLE reporting_actions (
+    id uuid PRIMARY KEY DEFAULT reporting_uuid_v7(),
+    operation text NOT NULL,
+    actor text NOT NULL,
+    org_id bigint,
+    parameters jsonb NOT NULL,
+    rows bigint NOT NULL DEFAULT 0,
+    outcome text NOT NULL DEFAULT 'running' CHECK (outcome IN ('running', 'done', 'partial', 'refused', 'failed')),
+    request_id text NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    finished_at timestamptz
+);
+
+-- The actions on one org, latest first.
+CREATE INDEX reporting_actions_by_org ON reporting_actions USING btree (org_id, id);
+
+-- The due rows of each org, oldest first: the claim, which goes from org to org, and the backlog's gauges. Dead letters
+-- are never due and not in it.
+CREATE INDEX reporting_outbox_due_by_org ON reporting_outbox USING btree (org_id, next_attempt_at, id) WHERE ((status = ANY (ARRAY['pending'::text, 'failed'::text])) AND (next_attempt_at < 'infinity'::timestamp with time zone));
 
 -- The failed rows, latest first: status, requeue.
 CREATE INDEX reporting_outbox_failed ON reporting_outbox USING btree (updated_at, id) WHERE (status = 'failed'::text);
+
+-- The failed rows of one org, latest first: what operators list and requeue.
+CREATE INDEX reporting_outbox_failed_by_org ON reporting_outbox USING btree (org_id, updated_at, id) WHERE (status = 'failed'::text);
 
 -- The leases of other programs: released when they are too old.
 CREATE INDEX reporting_outbox_leased ON reporting_outbox USING btree (claimed_at) WHERE (status = 'processing'::text);

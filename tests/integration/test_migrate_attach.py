@@ -56,7 +56,9 @@ async def test_indexes_that_are_there_under_other_names_are_not_built_again(lega
     after = await read_catalog(legacy)
     assert duplicates(after) == []
     built = {entry[1] for entry in of_tables(after, "indexes") - of_tables(before, "indexes")}
-    assert {"reporting_outbox_due", "reporting_outbox_failed", "reporting_outbox_leased", "fact_turn_day"} <= built
+    assert {"reporting_outbox_due_by_org", "reporting_outbox_failed", "reporting_outbox_leased"} <= built
+    assert "fact_turn_day" in built
+    assert "reporting_outbox_due" not in {entry[1] for entry in after["indexes"]}
     assert not built & {
         "fact_llm_generation_created", "fact_llm_generation_model", "fact_tool_call_created", "fact_tool_call_tool",
         "fact_turn_created", "fact_session_day", "fact_budget_posting_budget", "fact_capability_usage_capability",
@@ -99,7 +101,8 @@ async def test_an_interrupted_migration_of_old_tables_is_finished(
     with monkeypatch.context() as patch:
         patch.setattr(projector.migrate, "load_migrations", lambda: MIGRATIONS[:INDEXES])
         await run(legacy)
-    whole = of_tables(await read_catalog(legacy), "indexes")
+    indexes = of_tables(await read_catalog(legacy), "indexes")
+    whole = {entry for entry in indexes if entry[1] != "reporting_outbox_due"}  # a later migration drops that one
     await legacy.execute("DELETE FROM reporting_projector_migrations WHERE version = $1", INDEXES)
     await legacy.execute("DROP INDEX fact_turn_day, reporting_outbox_failed")
     assert await run(legacy) == ALL[INDEXES - 1 :]

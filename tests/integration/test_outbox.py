@@ -1,8 +1,6 @@
-"""The outbox: what is claimed, released and requeued, and what settling tells (contract: outbox.md)."""
+"""The outbox: what is claimed and released, and what settling tells (contract: outbox.md)."""
 
-import asyncio
 from datetime import timedelta
-from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -10,7 +8,6 @@ import pytest
 
 from projector import outbox
 from projector.batch import DELAY_BOUNDS
-from schemas.outbox import NOTIFY_CHANNEL
 from tests.obstacles import enqueue_tools, opened, set_columns, statuses
 from tests.platform_rows import add_org, enqueue, outbox_row
 
@@ -116,92 +113,6 @@ async def test_a_lease_that_somebody_is_just_settling_is_passed_over(
         await set_columns(other, rows[:1], status="completed")
         assert await outbox.release_expired(connection) == 1
     assert await statuses(connection, rows) == ["completed", "pending"]
-
-
-async def fail_rows(connection: asyncpg.Connection, rows: list[UUID], *, dead: bool) -> None:
-    await outbox.fail(connection, [(row, "22003") for row in rows], 1 if dead else 10)
-
-
-async def assert_requeued(connection: asyncpg.Connection, row: UUID) -> None:
-    record = await outbox_row(connection, row)
-    assert (record["status"], record["attempts"], record["last_error"]) == ("pending", 0, None)
-    assert row in await claimed(connection)
-
-
-async def test_failed_rows_are_requeued_by_id_and_no_others(connection: asyncpg.Connection) -> None:
-    dead, waiting, not_named, pending, processing, completed = rows = await enqueue_rows(connection, 6)
-    await fail_rows(connection, [dead], dead=True)
-    await fail_rows(connection, [waiting, not_named], dead=False)
-    await set_columns(connection, [pending], attempts=4)
-    for row, status in ((processing, "processing"), (completed, "completed")):
-        await set_columns(connection, [row], status=status)
-    before = [await outbox_row(connection, row) for row in rows[2:]]
-    named = [dead, waiting, pending, processing, completed, uuid4()]
-    assert await outbox.requeue_ids(connection, named, dry_run=True) == 2
-    assert await statuses(connection, [dead, waiting]) == ["failed", "failed"]
-    assert await outbox.requeue_ids(connection, named, dry_run=False) == 2
-    for row in (dead, waiting):
-        await assert_requeued(connection, row)
-    assert [await outbox_row(connection, row) for row in rows[2:]] == before
-    assert await outbox.requeue_ids(connection, named, dry_run=False) == 0
-
-
-@pytest.mark.parametrize(
-    ("source_type", "chosen"), [(None, ["event", "session"]), ("event", ["event"]), ("weather", [])]
-)
-async def test_dead_letters_are_requeued_by_source_type_or_all(
-    connection: asyncpg.Connection, source_type: str | None, chosen: list[str]
-) -> None:
-    dead = {name: (await enqueue_rows(connection, 1, name))[0] for name in ("event", "session")}
-    await fail_rows(connection, list(dead.values()), dead=True)
-    others = await enqueue_rows(connection, 3)
-    await fail_rows(connection, others[:1], dead=False)
-    await set_columns(connection, others[1:2], status="completed")
-    kept = [*others, *(row for name, row in dead.items() if name not in chosen)]
-    before = [await outbox_row(connection, row) for row in kept]
-    assert await outbox.requeue_dead(connection, source_type, dry_run=True) == len(chosen)
-    assert await statuses(connection, list(dead.values())) == ["failed", "failed"]
-    assert await outbox.requeue_dead(connection, source_type, dry_run=False) == len(chosen)
-    for name in chosen:
-        await assert_requeued(connection, dead[name])
-    assert [await outbox_row(connection, row) for row in kept] == before
-
-
-async def test_more_dead_letters_than_a_slice_are_all_requeued(connection: asyncpg.Connection) -> None:
-    await add_org(connection)
-    await connection.execute("""
-        INSERT INTO reporting_outbox (org_id, source_type, source_id, reason, status, attempts, next_attempt_at)
-        SELECT 1, 'event', number, 'test', 'failed', 10, 'infinity' FROM generate_series(1, 2500) AS number
-    """)
-    assert await outbox.requeue_dead(connection, None, dry_run=True) == 2500
-    assert await outbox.requeue_dead(connection, None, dry_run=False) == 2500
-    assert await outbox.count_due(connection) == 2500
-
-
-@pytest.mark.parametrize("way", ["ids", "dead"])
-async def test_requeueing_wakes_projectors_that_listen_and_a_dry_run_does_not(
-    database: str, connection: asyncpg.Connection, way: str
-) -> None:
-    rows = await enqueue_rows(connection, 1)
-    await fail_rows(connection, rows, dead=True)
-
-    async def requeue(*, dry_run: bool) -> int:
-        if way == "ids":
-            return await outbox.requeue_ids(connection, rows, dry_run=dry_run)
-        return await outbox.requeue_dead(connection, None, dry_run=dry_run)
-
-    heard: asyncio.Queue[str] = asyncio.Queue()
-
-    def note(*message: Any) -> None:
-        heard.put_nowait(message[-1])
-
-    async with opened(database) as listener:
-        await listener.add_listener(NOTIFY_CHANNEL, note)
-        await requeue(dry_run=True)
-        await connection.execute(f"NOTIFY {NOTIFY_CHANNEL}, 'after the dry run'")
-        assert await asyncio.wait_for(heard.get(), 15) == "after the dry run"
-        await requeue(dry_run=False)
-        assert await asyncio.wait_for(heard.get(), 15) == ""
 
 
 async def test_completing_tells_the_delays_by_type_and_bucket(connection: asyncpg.Connection) -> None:

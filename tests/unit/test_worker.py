@@ -22,7 +22,7 @@ def test_the_first_batch_has_the_starting_size(size: BatchSize) -> None:
 def test_full_batches_double_up_to_the_limit(size: BatchSize) -> None:
     sizes = []
     for _ in range(4):
-        size.succeeded(size.rows, QUICK)
+        size.succeeded(QUICK, full=True)
         sizes.append(size.rows)
     assert sizes == [1000, 2000, 2000, 2000]
 
@@ -30,26 +30,26 @@ def test_full_batches_double_up_to_the_limit(size: BatchSize) -> None:
 def test_a_limit_that_is_no_power_of_two_is_kept() -> None:
     size = BatchSize(start=500, limit=1999, slow_seconds=1.0)
     for _ in range(5):
-        size.succeeded(size.rows, QUICK)
+        size.succeeded(QUICK, full=True)
     assert size.rows == 1999
 
 
 def test_a_batch_that_is_not_full_returns_to_the_start(size: BatchSize) -> None:
-    size.succeeded(500, QUICK)
-    size.succeeded(999, QUICK)
+    size.succeeded(QUICK, full=True)
+    size.succeeded(QUICK, full=False)
     assert size.rows == 500
 
 
 def test_a_slow_batch_makes_the_next_half_as_large(size: BatchSize) -> None:
-    size.succeeded(500, SLOW)
+    size.succeeded(SLOW, full=True)
     assert size.rows == 250
-    size.succeeded(250, SLOW)
+    size.succeeded(SLOW, full=True)
     assert size.rows == 125
 
 
 def test_without_a_threshold_no_batch_is_slow() -> None:
     size = BatchSize(start=500, limit=2000, slow_seconds=0)
-    size.succeeded(500, 1e9)
+    size.succeeded(1e9, full=True)
     assert size.rows == 1000
 
 
@@ -59,7 +59,7 @@ def test_a_batch_given_up_makes_the_next_half_as_large_down_to_one_row(size: Bat
     for _ in range(20):
         size.failed()
     assert size.rows == 1
-    size.succeeded(1, SLOW)
+    size.succeeded(SLOW, full=True)
     assert size.rows == 1
 
 
@@ -67,7 +67,7 @@ def test_small_batches_grow_again_once_they_succeed(size: BatchSize) -> None:
     for _ in range(9):
         size.failed()
     for _ in range(11):
-        size.succeeded(size.rows, QUICK)
+        size.succeeded(QUICK, full=True)
     assert size.rows == 2000
 
 

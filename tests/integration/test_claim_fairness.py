@@ -1,0 +1,132 @@
+"""Claims are fair: among orgs, and between a backlog and live work (design: promise 8)."""
+
+from collections import Counter
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from projector import outbox
+from projector.outbox import Ring
+from tests.obstacles import opened
+from tests.platform_rows import add_org
+
+ENQUEUE = """
+    INSERT INTO reporting_outbox (org_id, source_type, source_id, reason, next_attempt_at)
+    SELECT
+        $1, 'event', gen_random_uuid()::text, 'test',
+        now() - make_interval(secs => $3) + n * interval '1 microsecond'
+    FROM generate_series(1, $2) AS n
+"""
+
+
+async def backlog(connection: asyncpg.Connection, org_id: int, rows: int, seconds: float = 100) -> None:
+    """Rows of an org that have been due for so long."""
+    await add_org(connection, org_id)
+    await connection.execute(ENQUEUE, org_id, rows, seconds)
+
+
+async def claim(connection: asyncpg.Connection, limit: int, ring: Ring | None = None) -> Counter[int]:
+    """Claims and settles; gives how many rows of each org."""
+    async with connection.transaction():
+        rows = await outbox.claim(connection, limit, ring)
+        await outbox.complete(connection, [row.id for row in rows], [1.0])
+    assert len({row.id for row in rows}) == len(rows)
+    return Counter(row.org_id for row in rows)
+
+
+async def oldest_and_newest(connection: asyncpg.Connection, org_id: int) -> tuple[UUID, UUID]:
+    records = await connection.fetch(
+        "SELECT id FROM reporting_outbox WHERE org_id = $1 ORDER BY next_attempt_at", org_id
+    )
+    return records[0]["id"], records[-1]["id"]
+
+
+async def test_orgs_with_a_backlog_share_a_claim_evenly(connection: asyncpg.Connection) -> None:
+    for org_id in (1, 2, 3, 4):
+        await backlog(connection, org_id, 1000, seconds=100 - org_id)
+    assert await claim(connection, 400) == {1: 100, 2: 100, 3: 100, 4: 100}
+
+
+@pytest.mark.parametrize("limit", [40, 400, 401, 999])
+async def test_what_small_orgs_leave_over_goes_to_those_that_have_more(
+    connection: asyncpg.Connection, limit: int
+) -> None:
+    await backlog(connection, 1, 2000)
+    for org_id in (2, 3, 4):
+        await backlog(connection, org_id, 2, seconds=1)
+    claimed = await claim(connection, limit)
+    assert claimed.total() == limit
+    assert claimed == {1: limit - 6, 2: 2, 3: 2, 4: 2}
+
+
+async def test_the_oldest_and_the_newest_row_of_an_org_are_claimed_before_the_bulk(
+    connection: asyncpg.Connection,
+) -> None:
+    await backlog(connection, 1, 1000)
+    oldest, newest = await oldest_and_newest(connection, 1)
+    async with connection.transaction():
+        claimed = {row.id for row in await outbox.claim(connection, 8)}
+    assert {oldest, newest} <= claimed
+
+
+async def test_a_claim_of_one_row_takes_the_oldest(connection: asyncpg.Connection) -> None:
+    await backlog(connection, 1, 10)
+    oldest, _ = await oldest_and_newest(connection, 1)
+    async with connection.transaction():
+        assert [row.id for row in await outbox.claim(connection, 1)] == [oldest]
+
+
+async def test_every_org_has_its_turn_however_many_there_are(connection: asyncpg.Connection) -> None:
+    for org_id in range(1, 31):
+        await backlog(connection, org_id, 50)
+    ring = Ring()
+    served: list[Counter[int]] = [await claim(connection, 40, ring) for _ in range(3)]
+    assert [min(claimed.values()) for claimed in served] == [4, 4, 4]
+    assert set().union(*served) == set(range(1, 31))
+
+
+async def test_a_ring_that_ended_goes_on_with_the_first_org(connection: asyncpg.Connection) -> None:
+    for org_id in (5, 6, 7):
+        await backlog(connection, org_id, 50)
+    ring = Ring()
+    assert [set(await claim(connection, 8, ring)) for _ in range(4)] == [{5, 6}, {7}, {5, 6}, {7}]
+
+
+async def test_the_first_due_row_is_found_behind_any_number_of_orgs_that_have_none(
+    connection: asyncpg.Connection,
+) -> None:
+    for org_id in range(1, 10):
+        await backlog(connection, org_id, 1, seconds=-600)
+    await backlog(connection, 10, 1)
+    assert await claim(connection, 4) == {10: 1}
+    assert await claim(connection, 4) == {}
+    ring = Ring()
+    ring.go_on(5)
+    assert await claim(connection, 4, ring) == {}
+    await backlog(connection, 3, 1)
+    ring.go_on(5)
+    assert await claim(connection, 4, ring) == {3: 1}
+
+
+async def test_orgs_with_dead_letters_alone_are_not_looked_at(connection: asyncpg.Connection) -> None:
+    for org_id in range(1, 10):
+        await backlog(connection, org_id, 1)
+    await connection.execute("UPDATE reporting_outbox SET status = 'failed', next_attempt_at = 'infinity'")
+    await backlog(connection, 10, 1)
+    end = (await connection.fetch(outbox.CLAIM, 100, 0, 25))[-1]
+    assert (end["id"], end["org_id"], end["attempts"]) == (None, None, 1)
+    assert await claim(connection, 4) == {10: 1}
+
+
+async def test_a_row_that_another_holds_leaves_its_place_to_the_next(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await backlog(connection, 1, 20)
+    await backlog(connection, 2, 20)
+    async with opened(database) as other, other.transaction():
+        held = {row.id for row in await outbox.claim(other, 20)}
+        async with connection.transaction():
+            mine = {row.id for row in await outbox.claim(connection, 20)}
+    assert len(held) == len(mine) == 20
+    assert not held & mine
