@@ -34,6 +34,13 @@ class Projection:
             overwrites these. Sources that are not there are named as `gone`; `written` and `skipped` rows count.
         remove: the statement that removes all facts of sources that are gone. Takes `$1` and `$2` as above; gives
             rows (name, count).
+        missing: the statement that looks at the next slice of sources, in an order that is its own, and tells which of
+            them lack a fact. Takes `$1 text` the key to go on after (empty: from the start), `$2 bigint` an org or
+            null, `$3` and `$4 timestamptz` a range of created_at or nulls, `$5 text` missing, stale or all, `$6
+            integer` how many sources; gives rows (org_id, source_id, created_at, version) to enqueue, then one without
+            org_id: the slice's last key as source_id, null where the slice is empty, and its size as version.
+        versioned: whether sources change and their outbox rows tell versions; a backfill then enqueues the newest
+            version that the outbox has, else the one that `missing` gives.
     """
 
     name: str
@@ -42,6 +49,8 @@ class Projection:
     tables: tuple[Table, ...]
     project: str
     remove: str
+    missing: str
+    versioned: bool = False
 
 
 class Registry:

@@ -1,14 +1,16 @@
-"""The bodies of the HTTP contract (http.md): what the backfill API answers and the command line prints."""
+"""The bodies of the HTTP contract (http.md): what the backfill API takes and answers."""
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
 
-Int32 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1, json_schema_extra={"format": "int32"})]
-Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1, json_schema_extra={"format": "int64"})]
+from schemas.bodies import Body, Int32, Int64, Moment, OrgId, Request, Whole
+
+MOST_BACKFILLED = 100_000
+"""The largest `limit` of one backfill, in outbox rows."""
 
 
 class Dataset(StrEnum):
@@ -22,27 +24,61 @@ class Dataset(StrEnum):
     CAPABILITY_USAGE = "capability_usage"
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class BackfillMode(StrEnum):
+    """Which sources a backfill enqueues.
+
+    MISSING: those that lack a fact.
+    STALE: those too whose facts are older than they are.
+    ALL: all that give facts, once.
+    """
+
+    MISSING = "missing"
+    STALE = "stale"
+    ALL = "all"
 
 
-class ReportingBackfillRequest(_Body):
-    """What to enqueue at the most."""
+class ReportingBackfillRequest(Request):
+    """What to enqueue, and how much of it at the most."""
 
-    limit: Int64 = Field(default=1000, description="The most outbox rows to enqueue across all source types.")
+    limit: Annotated[Whole, Field(ge=1, le=MOST_BACKFILLED)] = Field(
+        default=1000, description="The most outbox rows to enqueue across all source types."
+    )
+    source_types: Annotated[list[str], Field(min_length=1, max_length=50)] | None = Field(
+        default=None, description="Only these source types; all by default."
+    )
+    created_from: Moment | None = Field(
+        default=None, alias="from", description="Only sources created at or after this moment."
+    )
+    created_to: Moment | None = Field(default=None, alias="to", description="Only sources created before this moment.")
+    mode: BackfillMode = Field(
+        default=BackfillMode.MISSING,
+        description="`missing`: sources that lack a fact. `stale`: those too whose facts are older than they are. "
+        "`all`: every source that gives facts, once.",
+    )
+    dry_run: bool = Field(default=False, description="Count what would be enqueued, change nothing.")
+    org_id: OrgId | None = None
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> Self:
+        if self.created_from and self.created_to and self.created_from >= self.created_to:
+            raise ValueError("from must be before to")
+        return self
 
 
-class ReportingBackfillResult(_Body):
+class ReportingBackfillResult(Body):
     """How many rows a backfill enqueued: in all, and by source type."""
 
-    enqueued: Int64 = Field(description="The sum of the four counts.")
-    events: Int64
-    llm_generations: Int64
-    sessions: Int64
-    usage_ledger: Int64
+    enqueued: Int64 = Field(description="Outbox rows enqueued: the sum of all counts.")
+    events: Int64 = Field(description="Rows of source type `event`.")
+    llm_generations: Int64 = Field(description="Rows of source type `llm_generation`.")
+    sessions: Int64 = Field(description="Rows of source type `session`.")
+    usage_ledger: Int64 = Field(description="Rows of source type `usage_ledger`.")
+    others: Int64 | None = Field(
+        default=None, description="Rows of source types of installed projections; left out where there are none."
+    )
 
 
-class ProjectorRunResult(_Body):
+class ProjectorRunResult(Body):
     """What one run of the projector did."""
 
     claimed: Int64
@@ -50,15 +86,15 @@ class ProjectorRunResult(_Body):
     failed: Int64
 
 
-class DatasetLag(_Body):
+class DatasetLag(Body):
     """How fresh one dataset is. Optional fields are left out when the dataset has no fact."""
 
-    dataset: Dataset
+    dataset: str = Field(description="The facts' public name: see Dataset; installed projections may add others.")
     latest_projected_at: datetime | None = Field(default=None, description="When its latest fact was written.")
     freshness_lag_ms: Int64 | None = Field(default=None, description="Milliseconds since then.")
 
 
-class FailedRow(_Body):
+class FailedRow(Body):
     """One of the latest failed outbox rows."""
 
     id: UUID
@@ -70,7 +106,7 @@ class FailedRow(_Body):
     updated_at: datetime
 
 
-class OutboxDiagnostics(_Body):
+class OutboxDiagnostics(Body):
     """The outbox in numbers. On a large outbox `completed` is an estimate."""
 
     pending: Int64
@@ -81,7 +117,7 @@ class OutboxDiagnostics(_Body):
     failed_rows: list[FailedRow]
 
 
-class ReportingDiagnostics(_Body):
+class ReportingDiagnostics(Body):
     """Everything an operator looks at first."""
 
     generated_at: datetime
@@ -89,7 +125,7 @@ class ReportingDiagnostics(_Body):
     outbox: OutboxDiagnostics
 
 
-class AllowedAction(_Body):
+class AllowedAction(Body):
     """Something the caller may do next."""
 
     rel: str
@@ -100,7 +136,7 @@ class AllowedAction(_Body):
     schema_ref: str | None = None
 
 
-class Problem(_Body):
+class Problem(Body):
     """An error: RFC 9457 Problem Details."""
 
     title: str

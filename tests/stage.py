@@ -7,6 +7,7 @@ import asyncpg
 from projector.batch import BatchRules, run_batch
 from projector.errors import ErrorKind, classify
 from projector.settings import OnSourceGone
+from tests.backfills import assert_nothing_is_missing
 from tests.histories import History, Phase, Step
 from tests.oracle import differences, expected_facts, read_facts, read_sources
 from tests.scenes import add_cast
@@ -52,6 +53,7 @@ class Stage:
                     del facts[table][key]
             wrong = differences(expected_facts(await read_sources(writer)), facts)
             assert not wrong, "\n".join(wrong)
+            await assert_nothing_is_missing(writer)
 
     async def _work(self, connection: asyncpg.Connection, limit: int, news: "_News") -> None:
         """Runs batches until all is written and nothing is due."""

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from projector import diagnostics, outbox
+from projector import diagnostics, failed, outbox
+from projector.backfill import look_statement
 from projector.batch import DELAY_BOUNDS
 from projector.projections import BUILT_IN
 from projector.registry import Registry
@@ -15,6 +16,9 @@ SOURCES = 50
 ROWS = 100
 """How many outbox rows other statements are given, or may take."""
 
+_FIRST = ("-infinity", "00000000-0000-0000-0000-000000000000")
+_LAST = ("infinity", "ffffffff-ffff-ffff-ffff-ffffffffffff")
+_FAILED_ROWS = 900  # due, waiting and dead
 _WAITING = sum(OUTBOX_ROWS.values()) - OUTBOX_ROWS["completed"]
 _OUTBOX = frozenset({"reporting_outbox"})
 _ORGANIZATIONS = frozenset({"organizations"})
@@ -33,7 +37,7 @@ class Statement:
         indexes: the indexes that it may use, where this matters.
         unsorted: whether a sort would show that it reads more than it gives.
         whole: tables, or the partial indexes used of them, that it may read from end to end.
-        daemon: whether connections that live long run it.
+        operator: whether it runs in an operator's transaction, planned for its parameters.
     """
 
     sql: str
@@ -44,7 +48,7 @@ class Statement:
     indexes: frozenset[str] = frozenset()
     unsorted: bool = False
     whole: frozenset[str] = frozenset()
-    daemon: bool = True
+    operator: bool = False
 
 
 def flaws(statement: Statement, plan: Plan) -> list[str]:
@@ -62,37 +66,49 @@ def flaws(statement: Statement, plan: Plan) -> list[str]:
 
 
 _KEY = frozenset({"reporting_outbox_pkey"})
-_DUE = frozenset({"reporting_outbox_due"})
+_DUE = frozenset({"reporting_outbox_due_by_org"})
 _FAILED = frozenset({"reporting_outbox_failed"})
+_FAILED_BY_ORG = frozenset({"reporting_outbox_failed_by_org"})
 _LEASED = frozenset({"reporting_outbox_leased"})
 
 STATEMENTS: dict[str, Statement] = {
     # A batch.
-    "claim": Statement(outbox.CLAIM, (ROWS,), ROWS * 2, indexes=_DUE, unsorted=True),
+    "claim": Statement(outbox.CLAIM, (ROWS, 0, ROWS // 4), ROWS * 2, indexes=_DUE),
     "complete": Statement(outbox.COMPLETE, (list(DELAY_BOUNDS),), ROWS, rows=True, indexes=_KEY),
     "fail": Statement(outbox.FAIL, (["22003"] * ROWS, 10), ROWS, rows=True, indexes=_KEY),
     "postpone": Statement(outbox.POSTPONE, ("42703", 30.0), ROWS, rows=True, indexes=_KEY),
     # The sampler.
     "release": Statement(outbox.RELEASE, (ROWS,), OUTBOX_ROWS["leased"] + ROWS, indexes=_LEASED | _KEY, whole=_OUTBOX),
     "backlog": Statement(
-        diagnostics.BACKLOG, most_rows=_WAITING, indexes=_DUE | _FAILED | _LEASED, whole=_OUTBOX
+        diagnostics.BACKLOG, most_rows=_WAITING + _FAILED_ROWS, indexes=_DUE | _FAILED | _LEASED, whole=_OUTBOX
     ),
-    # The command line.
+    # Operators.
+    "claim_org": Statement(outbox.CLAIM_ORG, (ROWS, 1), ROWS, indexes=_DUE, unsorted=True),
     "latest_failed": Statement(
-        diagnostics.LATEST_FAILED, (20,), 20, indexes=_FAILED, unsorted=True, whole=_OUTBOX, daemon=False
+        failed.LATEST_FAILED, (None, None, None, *_LAST, 20), 20, indexes=_FAILED, unsorted=True, operator=True
     ),
-    "count_due": Statement(outbox.COUNT_DUE, most_rows=OUTBOX_ROWS["due"], indexes=_DUE, daemon=False),
+    "latest_failed_of_an_org": Statement(
+        failed.LATEST_FAILED, (1, None, None, *_LAST, 20), 20, indexes=_FAILED_BY_ORG, unsorted=True, operator=True
+    ),
+    "count_due": Statement(
+        outbox.COUNT_DUE, most_rows=OUTBOX_ROWS["due"], indexes=_DUE, whole=_OUTBOX, operator=True
+    ),
     "count_dead": Statement(
-        outbox.COUNT_DEAD, (None,), OUTBOX_ROWS["dead"], indexes=_DUE | _FAILED, daemon=False
+        failed.COUNT_DEAD, (None, None, 2**31 - 1), _FAILED_ROWS, indexes=_FAILED | _FAILED_BY_ORG, whole=_OUTBOX,
+        operator=True,
     ),
     "requeue_dead": Statement(
-        outbox.REQUEUE_DEAD, (None, ROWS), OUTBOX_ROWS["dead"] + ROWS, indexes=_DUE | _FAILED | _KEY, daemon=False
+        failed.REQUEUE_DEAD, (None, None, ROWS, *_FIRST), _FAILED_ROWS + ROWS, indexes=_FAILED | _KEY, operator=True
     ),
-    "requeue_dead_of_a_type": Statement(
-        outbox.REQUEUE_DEAD, ("event", ROWS), OUTBOX_ROWS["dead"] + ROWS, indexes=_DUE | _FAILED | _KEY, daemon=False
+    "requeue_dead_of_an_org": Statement(
+        failed.REQUEUE_DEAD, ("event", 1, ROWS, *_FIRST), _FAILED_ROWS + ROWS, indexes=_FAILED_BY_ORG | _KEY,
+        operator=True,
     ),
-    "requeue_ids": Statement(outbox.REQUEUE_IDS, (), ROWS, rows=True, daemon=False),
-    "count_failed_ids": Statement(outbox.COUNT_FAILED_IDS, (), ROWS, rows=True, daemon=False),
+    "requeue_ids": Statement(failed.REQUEUE_IDS, (None,), ROWS, rows=True, operator=True),
+    "count_failed_ids": Statement(failed.COUNT_FAILED_IDS, (None,), ROWS, rows=True, operator=True),
+    "backlog_org": Statement(
+        diagnostics.BACKLOG_ORG, (1,), _WAITING, indexes=_DUE | _FAILED_BY_ORG | _LEASED, whole=_OUTBOX, operator=True
+    ),
 }  # fmt: skip
 STATEMENTS |= {
     f"freshness_of_{table.name}": Statement(
@@ -101,6 +117,7 @@ STATEMENTS |= {
     )
     for table in Registry(BUILT_IN).tables
 }  # fmt: skip
+_LOOKED_AT_FOR_EACH_SOURCE = {"event": 6, "session": 12, "llm_generation": 3, "usage_ledger": 3}
 _ROWS_FOR_EACH_SOURCE = {"event": 40, "session": 40, "llm_generation": 6, "usage_ledger": 6}
 for projection in BUILT_IN:
     rows = SOURCES * _ROWS_FOR_EACH_SOURCE[projection.source_type]
@@ -110,6 +127,12 @@ for projection in BUILT_IN:
     STATEMENTS[f"project_{projection.name}_again"] = Statement(
         projection.project, (True,), rows, sources=projection.source_type
     )
+    for whose, org_id in (("", None), ("_of_an_org", 1)):
+        STATEMENTS[f"look_{projection.name}{whose}"] = Statement(
+            look_statement(projection),
+            ("", org_id, None, None, "missing", ROWS, projection.source_type, projection.reason, projection.versioned),
+            ROWS * _LOOKED_AT_FOR_EACH_SOURCE[projection.source_type], operator=True,
+        )  # fmt: skip
     STATEMENTS[f"remove_{projection.name}"] = Statement(
         projection.remove, (), SOURCES * 10, sources=projection.source_type
     )

@@ -8,6 +8,8 @@ import asyncpg
 import pytest
 
 from projector.batch import BatchRules
+from projector.projections import BUILT_IN
+from tests.backfills import assert_nothing_is_missing, enqueued
 from tests.derivations import NUMBERS, long_text
 from tests.platform_rows import add_event, add_org, add_session
 from tests.scenes import Source, assert_facts_follow, count_facts, project
@@ -73,6 +75,11 @@ async def add_events(connection: asyncpg.Connection, rows: list[tuple[str, str, 
     return [("event", record["id"]) for record in records]
 
 
+async def assert_no_event_is_missing(connection: asyncpg.Connection) -> None:
+    """A backfill finds no event that was projected: it expects the very facts that projecting gives."""
+    assert await enqueued(connection, dry_run=True, projections=BUILT_IN[:1]) == {}
+
+
 @pytest.mark.parametrize("event_type", EVENT_TYPES)
 async def test_any_value_in_any_place_of_an_events_data(
     connection: asyncpg.Connection, rules: BatchRules, event_type: str
@@ -83,6 +90,7 @@ async def test_any_value_in_any_place_of_an_events_data(
     for _ in range(2):
         await project(connection, rules, *sources)
         await assert_facts_follow(connection, *sources)
+    await assert_no_event_is_missing(connection)
 
 
 async def test_any_value_in_any_place_of_an_events_context(connection: asyncpg.Connection, rules: BatchRules) -> None:
@@ -97,6 +105,7 @@ async def test_any_value_in_any_place_of_an_events_context(connection: asyncpg.C
     for _ in range(2):
         await project(connection, rules, *sources)
         await assert_facts_follow(connection, *sources)
+    await assert_no_event_is_missing(connection)
 
 
 async def test_any_value_in_any_place_of_a_sessions_capabilities(
@@ -115,6 +124,7 @@ async def test_any_value_in_any_place_of_a_sessions_capabilities(
     for _ in range(2):
         await project(connection, rules, *sources)
         await assert_facts_follow(connection, *sources)
+    await assert_nothing_is_missing(connection)
 
 
 async def test_a_thousand_records_and_capabilities_in_one_document(
@@ -128,6 +138,7 @@ async def test_a_thousand_records_and_capabilities_in_one_document(
     result = await project(connection, rules, ("session", session), ("event", event))
     assert result.facts == {"sessions": 1, "capability_usage": 2000}
     await assert_facts_follow(connection)
+    await assert_nothing_is_missing(connection)
 
 
 async def test_a_capability_id_that_looks_like_the_short_form_of_another_is_a_fact_of_its_own(
@@ -140,3 +151,4 @@ async def test_a_capability_id_that_looks_like_the_short_form_of_another_is_a_fa
     for _ in range(2):
         await project(connection, rules, ("session", session))
         assert await count_facts(connection) == {"fact_session": 1, "fact_capability_usage": 3}
+    await assert_nothing_is_missing(connection)

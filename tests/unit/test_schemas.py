@@ -1,6 +1,7 @@
 """The shared models: what goes out comes back, bounds hold, optional fields are left out, unknown ones refused."""
 
 import inspect
+import json
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -53,8 +54,8 @@ def test_every_body_of_the_contract_is_tested_here() -> None:
 @pytest.mark.parametrize(("model", "values"), BODIES, ids=NAMES)
 def test_a_body_survives_the_way_through_json(model: type[BaseModel], values: dict[str, Any]) -> None:
     body = model(**values)
-    assert model.model_validate_json(body.model_dump_json()) == body
-    assert model.model_validate_json(body.model_dump_json(exclude_none=True)) == body
+    assert model.model_validate_json(body.model_dump_json(by_alias=True)) == body
+    assert model.model_validate_json(body.model_dump_json(by_alias=True, exclude_none=True)) == body
 
 
 @pytest.mark.parametrize(("model", "values"), BODIES, ids=NAMES)
@@ -103,8 +104,8 @@ def integers(bits: int) -> list[tuple[type[BaseModel], dict[str, Any], str]]:
     return [
         (model, values, name)
         for model, values in BODIES
-        for name in model.model_fields
-        if f"'int{bits}'" in str(model.model_json_schema()["properties"][name])
+        for name, field in model.model_fields.items()
+        if f"'int{bits}'" in str(model.model_json_schema()["properties"][field.alias or name])
     ]
 
 
@@ -112,13 +113,15 @@ def test_the_contracts_32_bit_fields_are_such_and_all_others_have_64() -> None:
     narrow = {(model.__name__, name) for model, _, name in integers(32)}
     assert narrow == {("FailedRow", "attempts"), ("Problem", "status"), ("Problem", "retry_after_seconds")}
     wide = [name for _, _, name in integers(64)]
-    assert len(wide) == 1 + 5 + 3 + 1 + 1 + 4
+    assert len(wide) == 1 + 6 + 3 + 1 + 1 + 4
 
 
 @pytest.mark.parametrize("bits", [32, 64])
 def test_integers_take_their_bounds_and_nothing_beyond(bits: int) -> None:
     least, most = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     for model, values, name in integers(bits):
+        if model is reports.ReportingBackfillRequest:
+            continue
         for bound in (least, most):
             assert getattr(model(**{**values, name: bound}), name) == bound
         for beyond in (least - 1, most + 1):
@@ -130,8 +133,43 @@ def test_the_datasets_are_the_contracts() -> None:
     assert {dataset.value for dataset in reports.Dataset} == {
         "llm_generations", "tool_calls", "turns", "sessions", "budget_postings", "capability_usage",
     }  # fmt: skip
-    with pytest.raises(ValidationError, match="dataset"):
-        reports.DatasetLag.model_validate({"dataset": "tool_call"})
+    # Installed projections may have datasets of their own.
+    assert reports.DatasetLag(dataset="weather").dataset == "weather"
+
+
+@pytest.mark.parametrize("limit", [0, -1, 100_001, 2**63, "5", True, 1.5, None, float("inf")])
+def test_a_limit_that_is_no_whole_number_from_1_to_100_000_is_refused(limit: Any) -> None:
+    with pytest.raises(ValidationError, match="limit"):
+        reports.ReportingBackfillRequest(limit=limit)
+
+
+@pytest.mark.parametrize("limit", [1, 100_000, 153.0])
+def test_a_limit_may_be_written_as_any_integer(limit: Any) -> None:
+    assert reports.ReportingBackfillRequest(limit=limit).limit == int(limit)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"from": "2026-05-06T10:00:00Z", "to": "2026-05-06T10:00:00Z"},
+        {"from": "2026-05-06T10:00:00Z", "to": "2026-05-06T11:00:00+02:00"},
+        {"from": "2026-05-06T10:00:00"},
+        {"to": "0001-01-01T00:00:00+14:00"},
+        {"to": 1_770_000_000},
+        {"created_from": "2026-05-06T10:00:00Z"},
+    ],
+    ids=str,
+)
+def test_a_range_that_is_none_is_refused(bounds: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        reports.ReportingBackfillRequest.model_validate_json(json.dumps(bounds))
+
+
+def test_a_range_is_of_moments_wherever_they_were_written() -> None:
+    text = '{"from": "2026-05-06T10:00:00+02:00", "to": "2026-05-06T10:00:00Z"}'
+    request = reports.ReportingBackfillRequest.model_validate_json(text)
+    assert request.created_from == datetime(2026, 5, 6, 8, tzinfo=UTC)
+    assert request.created_to == datetime(2026, 5, 6, 10, tzinfo=UTC)
 
 
 def test_an_outbox_row_has_the_tables_defaults() -> None:

@@ -14,4 +14,5 @@ PROJECTION = Projection(
     ),
     project=load_sql(__file__, "project.sql"),
     remove=load_sql(__file__, "remove.sql"),
+    missing=load_sql(__file__, "missing.sql"),
 )

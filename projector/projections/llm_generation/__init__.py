@@ -10,4 +10,5 @@ PROJECTION = Projection(
     tables=(Table(dataset="llm_generations", name="fact_llm_generation"),),
     project=load_sql(__file__, "project.sql"),
     remove=load_sql(__file__, "remove.sql"),
+    missing=load_sql(__file__, "missing.sql"),
 )

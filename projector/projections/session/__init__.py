@@ -13,4 +13,6 @@ PROJECTION = Projection(
     ),
     project=load_sql(__file__, "project.sql"),
     remove=load_sql(__file__, "remove.sql"),
+    missing=load_sql(__file__, "missing.sql"),
+    versioned=True,
 )

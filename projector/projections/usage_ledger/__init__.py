@@ -10,4 +10,5 @@ PROJECTION = Projection(
     tables=(Table(dataset="budget_postings", name="fact_budget_posting"),),
     project=load_sql(__file__, "project.sql"),
     remove=load_sql(__file__, "remove.sql"),
+    missing=load_sql(__file__, "missing.sql"),
 )

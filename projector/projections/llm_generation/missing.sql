@@ -1,0 +1,37 @@
+-- The next slice of LLM generations, and which of them lack a fact, or hold a stale one (contract: facts.md).
+--
+-- Takes  $1 text: the key after which to go on, empty for the start; $2 bigint: one org, null for all; $3 and $4
+--        timestamptz: created_at from and before, null for any; $5 text: missing, stale or all; $6 integer: how many.
+-- Gives  rows (org_id, source_id, created_at, version): what to enqueue; then one row without org_id: its source_id is
+--        the key of the slice's last generation, its version how many the slice has.
+-- Stale  where usage that came late has changed the tokens.
+-- Plan   llm_generations_pkey from the key on, then a probe of the facts for each.
+WITH slice AS MATERIALIZED (
+    SELECT
+        g.id, g.org_id, g.created_at, g.input_tokens, g.output_tokens, g.cache_read_tokens, g.cache_creation_tokens
+    FROM llm_generations AS g
+    WHERE g.id > COALESCE(NULLIF($1::text, ''), '00000000-0000-0000-0000-000000000000')::uuid
+    ORDER BY g.id
+    LIMIT $6
+)
+SELECT s.org_id::bigint AS org_id, s.id::text AS source_id, s.created_at, s.id::text AS version
+FROM slice AS s
+LEFT JOIN LATERAL (
+    SELECT
+        f.org_id, f.input_tokens, f.output_tokens, f.cache_read_tokens, f.cache_creation_tokens
+    FROM fact_llm_generation AS f
+    WHERE f.org_id = s.org_id AND f.source_key = 'llm_generation:' || s.id
+    LIMIT 1
+) AS fact ON true
+WHERE ($2::bigint IS NULL OR s.org_id = $2)
+    AND ($3::timestamptz IS NULL OR s.created_at >= $3) AND ($4::timestamptz IS NULL OR s.created_at < $4)
+    AND CASE
+        WHEN $5::text = 'all' OR fact.org_id IS NULL THEN true
+        WHEN $5 = 'stale'
+            THEN (s.input_tokens, s.output_tokens, s.cache_read_tokens, s.cache_creation_tokens)
+                IS DISTINCT FROM
+                (fact.input_tokens, fact.output_tokens, fact.cache_read_tokens, fact.cache_creation_tokens)
+        ELSE false
+    END
+UNION ALL
+SELECT NULL, (SELECT last.id::text FROM slice AS last ORDER BY last.id DESC LIMIT 1), NULL, count(*)::text FROM slice

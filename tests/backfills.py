@@ -1,0 +1,57 @@
+"""Backfills on a test's database, without the service around them."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from projector.backfill import Backfill, BackfillOutcome, Scope
+from projector.database import Timeouts
+from projector.projections import BUILT_IN
+from projector.registry import Projection
+from schemas.reports import BackfillMode
+
+MISSING, STALE, ALL = BackfillMode.MISSING, BackfillMode.STALE, BackfillMode.ALL
+
+
+async def run(
+    connection: asyncpg.Connection, limit: int = 1000, *, org_id: int | None = None,
+    projections: tuple[Projection, ...] = BUILT_IN, mode: BackfillMode = MISSING, created_from: datetime | None = None,
+    created_to: datetime | None = None, dry_run: bool = False, late_after: int | None = None, record: Any = None,
+) -> BackfillOutcome:  # fmt: skip
+    """One call; with `late_after` its time is up after so many slices."""
+    slices = 0
+
+    def is_late() -> bool:
+        nonlocal slices
+        slices += 1
+        return late_after is not None and slices > late_after
+
+    async def ignore(_: asyncpg.Connection, __: int) -> None:
+        return
+
+    scope = Scope(org_id, projections, created_from, created_to, mode)
+    return await Backfill(
+        connection, scope, limit, Timeouts(statement=30), is_late, record or ignore, dry_run
+    ).run()  # fmt: skip
+
+
+async def enqueued(connection: asyncpg.Connection, limit: int = 1000, **options: Any) -> dict[str, int]:
+    """What one call enqueued, by source type; types without any are left out."""
+    outcome = await run(connection, limit, **options)
+    return {source_type: rows for source_type, rows in outcome.enqueued.items() if rows}
+
+
+async def waiting(connection: asyncpg.Connection) -> list[tuple[str, UUID]]:
+    """The sources that wait in the outbox, in the order in which they were enqueued."""
+    records = await connection.fetch(
+        "SELECT source_type, source_id::uuid FROM reporting_outbox WHERE status = 'pending' ORDER BY updated_at, id"
+    )
+    return [(record["source_type"], record["source_id"]) for record in records]
+
+
+async def assert_nothing_is_missing(connection: asyncpg.Connection) -> None:
+    """All that should have facts has them, and none is older than its source."""
+    for mode in (MISSING, STALE):
+        assert await enqueued(connection, mode=mode, dry_run=True) == {}, mode
