@@ -15,6 +15,9 @@ _SCHEMES = {"bearer", "apikey"}
 # A token's characters (RFC 9110, token68). Nothing else gets as far as being looked up.
 _TOKEN = re.compile("[A-Za-z0-9._~+/-]+=*")
 
+# Names under which only this machine is reached. Another one may be anybody's who made it resolve to 127.0.0.1.
+_HOST = re.compile(r"(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
+
 
 class Authenticator:
     """Authenticates by the token file first, then by JWT, whichever is configured; with neither, nobody comes in."""
@@ -42,13 +45,23 @@ class Authenticator:
 
 
 class InsecureAuthenticator(Authenticator):
-    """Lets everyone do everything in every org. Only for a service that is told so and bound to loopback."""
+    """Lets everyone do everything in every org. Only for a service that is told so and bound to loopback.
+
+    But for web pages: a browser on this machine would reach the service for any page that it shows.
+    """
 
     def __init__(self) -> None:
         super().__init__(None, None)
 
-    async def authenticate(self, request_headers: MultiMapping[str]) -> Caller:  # noqa: ARG002
-        """A caller with all policies in all orgs, whatever the headers; raises nothing."""
+    async def authenticate(self, request_headers: MultiMapping[str]) -> Caller:
+        """A caller with all policies in all orgs.
+
+        Raises:
+            ApiError: 403, the request comes from a web page of another site, or under a name that is not loopback's.
+        """
+        host = _HOST.fullmatch(request_headers.get("Host", "localhost"))
+        if host is None or request_headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+            raise ApiError(Code.FORBIDDEN, "without credentials, only programs and pages of this very service may call")
         return Caller("insecure", frozenset({ALL_ORGS}), frozenset(Policy))
 
 

@@ -19,11 +19,14 @@ class Code(StrEnum):
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
+    REQUEST_TIMEOUT = "request_timeout"
     CONFLICT = "conflict"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    EXPECTATION_FAILED = "expectation_failed"
     UNPROCESSABLE = "unprocessable"
     RATE_LIMITED = "rate_limited"
+    HEADERS_TOO_LARGE = "headers_too_large"
     INTERNAL_ERROR = "internal_error"
     UNAVAILABLE = "unavailable"
     INCOMPLETE = "incomplete"
@@ -36,11 +39,14 @@ STATUSES: Mapping[Code, int] = {
     Code.FORBIDDEN: 403,
     Code.NOT_FOUND: 404,
     Code.METHOD_NOT_ALLOWED: 405,
+    Code.REQUEST_TIMEOUT: 408,
     Code.CONFLICT: 409,
     Code.PAYLOAD_TOO_LARGE: 413,
     Code.UNSUPPORTED_MEDIA_TYPE: 415,
+    Code.EXPECTATION_FAILED: 417,
     Code.UNPROCESSABLE: 422,
     Code.RATE_LIMITED: 429,
+    Code.HEADERS_TOO_LARGE: 431,
     Code.INTERNAL_ERROR: 500,
     Code.UNAVAILABLE: 503,
     Code.INCOMPLETE: 503,
@@ -53,11 +59,14 @@ _TITLES: Mapping[Code, str] = {
     Code.FORBIDDEN: "Forbidden",
     Code.NOT_FOUND: "Not found",
     Code.METHOD_NOT_ALLOWED: "Method not allowed",
+    Code.REQUEST_TIMEOUT: "Request timeout",
     Code.CONFLICT: "Conflict",
     Code.PAYLOAD_TOO_LARGE: "Payload too large",
     Code.UNSUPPORTED_MEDIA_TYPE: "Unsupported media type",
+    Code.EXPECTATION_FAILED: "Expectation failed",
     Code.UNPROCESSABLE: "Unprocessable",
     Code.RATE_LIMITED: "Rate limited",
+    Code.HEADERS_TOO_LARGE: "Headers too large",
     Code.INTERNAL_ERROR: "Internal server error",
     Code.UNAVAILABLE: "Service unavailable",
     Code.INCOMPLETE: "Not complete yet",
@@ -86,8 +95,8 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
 
-def problem_response(error: ApiError, instance: str) -> web.Response:
-    """The answer for an error; `instance` is the request's path."""
+def problem_response(error: ApiError, instance: str | None) -> web.Response:
+    """The answer for an error; `instance` is the request's path, None where the request could not be read."""
     actions = None
     if error.code is Code.RATE_LIMITED:
         actions = [AllowedAction(rel="retry-later", hint=f"Try again in {error.retry_after} s.")]

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +41,27 @@ def new_token() -> tuple[str, str]:
     """A new random token, and its SHA-256 in hex for the file (contract: http.md, who calls)."""
     token = _PREFIX + secrets.token_urlsafe(32)
     return token, _hash(token)
+
+
+def new_entry(name: str, orgs: Sequence[str], policies: Sequence[str]) -> tuple[str, dict[str, object]]:
+    """A new random token, and its entry for the file.
+
+    Args:
+        name: what logs and the audit call its holder.
+        orgs: public ids, or `*` alone.
+        policies: of `Policy`, one or more.
+
+    Raises:
+        TokenFileError: one of these is not allowed; the message says what is.
+    """
+    token, hashed = new_token()
+    org: object = orgs[0] if len(orgs) == 1 else list(orgs)
+    entry: dict[str, object] = {"name": name, "sha256": hashed, "org": org, "policies": list(policies)}
+    try:
+        _Document.model_validate({"tokens": [entry]})
+    except ValidationError as error:
+        raise TokenFileError(_explain(error).replace("tokens[0].", "")) from None
+    return token, entry
 
 
 def _hash(token: str) -> str:

@@ -36,10 +36,10 @@ def environment(**variables: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT)} | {name.upper(): value for name, value in variables.items()}
 
 
-async def projector(*arguments: str, folder: Path, **variables: str) -> Finished:
+async def projector(*arguments: str, folder: Path, module: str = "projector", **variables: str) -> Finished:
     """Runs a command to its end, in a folder."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "projector", *arguments, cwd=folder, env=environment(**variables),
+        sys.executable, "-m", module, *arguments, cwd=folder, env=environment(**variables),
         stdin=DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -127,12 +127,12 @@ class Running:
 
 
 @asynccontextmanager
-async def started(*arguments: str, folder: Path, **variables: str) -> AsyncIterator[Running]:
+async def started(*arguments: str, folder: Path, module: str = "projector", **variables: str) -> AsyncIterator[Running]:
     """Starts a command in a folder; kills it at the end if it still runs."""
     output = folder / f"output-{time.monotonic_ns()}"
     with output.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "projector", *arguments, cwd=folder, env=environment(**variables),
+            sys.executable, "-m", module, *arguments, cwd=folder, env=environment(**variables),
             stdin=DEVNULL, stdout=file, stderr=file,
         )  # fmt: skip
     try:

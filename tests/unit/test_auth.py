@@ -164,6 +164,24 @@ async def test_the_insecure_one_lets_everyone_do_everything(presented: tuple[str
     assert caller.policies == set(Policy)
 
 
+@pytest.mark.parametrize(
+    ("host", "site", "enters"),
+    [
+        ("127.0.0.1:8080", None, True), ("localhost", "same-origin", True), ("[::1]:80", "none", True),
+        ("LOCALHOST:1", None, True), ("evil.example:8080", None, False), ("127.0.0.1.evil.example", None, False),
+        ("", None, False), ("localhost", "cross-site", False), ("localhost", "same-site", False),
+    ],
+)  # fmt: skip
+async def test_the_insecure_one_lets_no_page_of_another_site_in(host: str, site: str | None, enters: bool) -> None:
+    sent = CIMultiDict([("Host", host)] + ([("Sec-Fetch-Site", site)] if site else []))
+    if enters:
+        await InsecureAuthenticator().authenticate(CIMultiDictProxy(sent))
+        return
+    with pytest.raises(ApiError) as refused:
+        await InsecureAuthenticator().authenticate(CIMultiDictProxy(sent))
+    assert refused.value.code is Code.FORBIDDEN
+
+
 class Finder:
     """Finds orgs, and keeps what it was asked for."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import backfill_api
 import projector
 import schemas
 from projector import projections
@@ -15,9 +16,10 @@ from tests.catalog import TABLES
 
 PROJECTOR = Path(projector.__file__).parent
 SCHEMAS = Path(schemas.__file__).parent
-PYTHON_FILES = sorted([*PROJECTOR.rglob("*.py"), *SCHEMAS.rglob("*.py")])
-SQL_FILES = sorted([*PROJECTOR.rglob("*.sql"), *SCHEMAS.rglob("*.sql")])
-STATEMENTS = sorted((PROJECTOR / "sql").glob("*.sql"))
+BACKFILL_API = Path(backfill_api.__file__).parent
+PYTHON_FILES = sorted(path for folder in (PROJECTOR, SCHEMAS, BACKFILL_API) for path in folder.rglob("*.py"))
+SQL_FILES = sorted(path for folder in (PROJECTOR, SCHEMAS, BACKFILL_API) for path in folder.rglob("*.sql"))
+STATEMENTS = sorted([*(PROJECTOR / "sql").glob("*.sql"), *(BACKFILL_API / "sql").glob("*.sql")])
 
 LONGEST_FILE = 300
 LONGER_FILES: dict[str, str] = {}
