@@ -1,7 +1,7 @@
-"""The command line: `projector migrate | run | drain | status | requeue | demo`.
+"""The command line: `projector migrate | run | drain | status | requeue | backfill | demo`.
 
 Exit status: 0 done, 1 done but something needs an operator (dead letters, an unclean stop), 2 wrong usage or settings,
-3 the database could not be reached or refused.
+3 the database could not be reached or refused. `backfill` speaks to the service instead, see backfill_command.py.
 """
 
 import argparse
@@ -16,12 +16,13 @@ import asyncpg
 import structlog
 from rich.console import Console
 
-from projector import outbox
+from projector import backfill_command, outbox
 from projector.batch import BatchResult
 from projector.daemon import Daemon, batch_rules, batch_size, report_batch, run_until_signal
-from projector.database import acquire, connect, open_pool
+from projector.database import Timeouts, acquire, connect, open_pool
 from projector.drain import DrainResult, drain
 from projector.errors import describe, is_database_fault
+from projector.failed import Selection, count_requeueable, requeue
 from projector.health import PortError
 from projector.logs import configure_logs
 from projector.migrate import MigrationError, migrate, set_notify_trigger
@@ -33,6 +34,8 @@ from projector.status import as_json, read_status, show
 
 Log = structlog.stdlib.BoundLogger
 Command = Callable[[argparse.Namespace, Settings, Log], Awaitable[int]]
+
+_NO_LIMIT = 2**31 - 1
 
 DONE, NEEDS_OPERATOR, WRONG_USAGE, NO_DATABASE = range(4)
 
@@ -49,6 +52,8 @@ def run(arguments: Sequence[str]) -> int:
         from projector.demo.run import demo  # noqa: PLC0415 - needs the extra that only the demo needs
 
         return demo()
+    if options.command == "backfill":
+        return backfill_command.backfill(options)
     try:
         settings = load_settings()
     except SettingsError as error:
@@ -109,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--source-type", help="all dead letters of this source type")
     which.add_argument("--all-dead", action="store_true", help="all dead letters")
     requeue.add_argument("--dry-run", action="store_true", help="count, change nothing")
+    backfill_command.add_parser(commands)
     commands.add_parser("demo", help="watch the projector at work on an embedded PostgreSQL")
     return parser
 
@@ -181,12 +187,14 @@ async def _status(options: argparse.Namespace, settings: Settings, _: Log) -> in
 
 
 async def _requeue(options: argparse.Namespace, settings: Settings, _: Log) -> int:
+    selection = Selection(ids=options.ids or None, source_type=options.source_type)
+    timeouts = Timeouts(settings.reporting_statement_timeout_secs)
     connection = await connect(settings)
     try:
-        if options.ids:
-            count = await outbox.requeue_ids(connection, options.ids, dry_run=options.dry_run)
+        if options.dry_run:
+            count = await count_requeueable(connection, selection, _NO_LIMIT)
         else:
-            count = await outbox.requeue_dead(connection, options.source_type, dry_run=options.dry_run)
+            count = (await requeue(connection, selection, limit=_NO_LIMIT, timeouts=timeouts)).rows
     finally:
         await connection.close()
     done = "would be requeued" if options.dry_run else "requeued"
