@@ -1,4 +1,4 @@
-"""`projector demo`: an embedded PostgreSQL, traffic as an application writes it, the daemon, and a view of them."""
+"""`projector demo`: an embedded PostgreSQL, traffic as an application writes it, daemon, backfill API, and a view."""
 
 import asyncio
 import os
@@ -19,24 +19,27 @@ from rich.live import Live
 
 import schemas
 from projector.daemon import Daemon
+from projector.demo.api import DemoApi, DemoApiError, StoppedError, commands, running_api
 from projector.demo.embedded import EmbeddedPostgresError, database_dsn, embedded_postgres
-from projector.demo.traffic import TrafficCounts, run_traffic, seed_platform
-from projector.demo.view import Snapshot, as_line, as_tables, read_snapshot, summary
+from projector.demo.traffic import Platform, TrafficCounts, run_traffic, seed_platform
+from projector.demo.view import OverApi, Snapshot, as_line, as_tables, read_snapshot, summary
 from projector.logs import configure_logs
 from projector.migrate import migrate, set_notify_trigger
 from projector.projections import load_registry
 from projector.settings import Settings, SettingsError, load_settings
+from projector.sqlfile import load_sql
 
 FOLDER = Path(".demo")
 DATABASE = "demo"
 ROWS_PER_SECOND = 300.0
 
+_API_COUNTS = load_sql(__file__, "api_counts.sql")
 _SOURCES = Path(schemas.__file__).parent / "sql" / "sources.sql"
 _REFRESH_SECONDS = 0.5
 _LINE_SECONDS = 2.0
 _CATCH_UP_SECONDS = 30.0
 
-DONE, NOT_PROJECTED, WRONG_USAGE, NO_DATABASE = range(4)
+DONE, NOT_PROJECTED, WRONG_USAGE, NOT_STARTED = range(4)
 INTERRUPTED = 130
 
 
@@ -44,8 +47,9 @@ def demo() -> int:
     """Runs for DEMO_SECONDS, or until Ctrl-C.
 
     Returns:
-        The exit status: 0 if all that was written was projected, 1 if not, 2 for a wrong DEMO_SECONDS or setting, 3 if
-        PostgreSQL could not be started, 130 if Ctrl-C came before the demo was up.
+        The exit status: 0 if all that was written was projected, 1 if not or if something ended badly, 2 for a wrong
+        DEMO_SECONDS or setting, 3 if PostgreSQL or the backfill API could not be started, 130 if Ctrl-C came before the
+        demo was up.
     """
     console = Console(soft_wrap=True)
     text = os.environ.get("DEMO_SECONDS") or "0"
@@ -72,10 +76,10 @@ def demo() -> int:
             database = SecretStr(database_dsn(server.dsn, DATABASE))
             settings = settings.model_copy(update={"database_url": database})
             return asyncio.run(_Demo(server.dsn, settings, float(text), console, log).run())
-    except EmbeddedPostgresError as error:
+    except (EmbeddedPostgresError, DemoApiError) as error:
         console.print(f"projector: {error}", style="red", markup=False)
-        return NO_DATABASE
-    except KeyboardInterrupt:
+        return NOT_STARTED
+    except (KeyboardInterrupt, StoppedError):
         console.print("Stopped before the demo was up. Nothing is left running.")
         return INTERRUPTED
 
@@ -96,47 +100,66 @@ class _Demo:
             loop.add_signal_handler(number, self.stop.set)
         await _prepare_database(self.server, self.settings, self.log)
         daemon = Daemon(self.settings, load_registry(), self.log)
-        started = time.monotonic()
-        async with _running(daemon) as projecting, _pool(self.settings) as pool:
+        random = Random(1)  # noqa: S311
+        async with (
+            running_api(FOLDER, self.settings.database_url, self.stop) as api,
+            _running(daemon) as projecting,
+            _pool(self.settings) as pool,
+        ):
+            started = time.monotonic()
             if self.seconds:
                 loop.call_later(self.seconds, self.stop.set)
+            platform = await _seed(pool, random)
             self._introduce(daemon)
-            await self._write_and_watch(pool, daemon, projecting)
+            self._introduce_api(api, platform)
+            await self._write_and_watch(pool, platform, random, daemon, projecting)
             self.console.print("Stopping: the traffic ends, the projector catches up …")
-            projected = await self._catch_up(daemon)
-        exit_status = projecting.result()
-        for line in summary(read_snapshot(daemon.prometheus, self.written), time.monotonic() - started):
+            last = await self._catch_up(pool, daemon)
+        for line in summary(last, time.monotonic() - started):
             self.console.print(line)
-        if exit_status or not projected:
-            self.console.print(f"Not everything was projected; see {FOLDER}/projector.log", style="red")
-            return NOT_PROJECTED
-        self.console.print("Everything that was written was projected. Nothing is left running.", style="green")
-        return DONE
+        return self._conclude(last, projecting.result(), api)
 
     def _introduce(self, daemon: Daemon) -> None:
         self.console.print(f"Metrics    curl http://127.0.0.1:{daemon.port}/metrics   (also /livez, /readyz)")
         self.console.print(
             f"Status     DATABASE_URL={self.settings.database_url.get_secret_value()} .venv/bin/projector status"
         )
-        self.console.print(f"Log        tail -f {FOLDER}/projector.log")
+        self.console.print(f"Log        tail -f {FOLDER}/projector.log {FOLDER}/api.log")
+
+    def _introduce_api(self, api: DemoApi, platform: Platform) -> None:
+        """Tells where the API is, and a line to paste for each operation: on the org with the most traffic."""
+        self.console.print(f"API        {api.url}   (docs {api.url}/docs, metrics {api.url}/metrics)")
+        self.console.print(f"Token      {api.token}   (all orgs, until the demo ends)", highlight=False)
+        for what, command in commands(api, platform.orgs[0].public_id):
+            self.console.print(f"  # {what}", style="dim", highlight=False)
+            self.console.print(f"  {command}", markup=False, highlight=False)
         self.console.print("Stop       Ctrl-C" + (f", or wait {self.seconds:g} s" if self.seconds else ""))
 
-    async def _write_and_watch(self, pool: asyncpg.Pool, daemon: Daemon, projecting: "asyncio.Task[int]") -> None:
-        random = Random(1)  # noqa: S311
-        async with pool.acquire() as connection:
-            platform = await seed_platform(connection, random)
+    def _conclude(self, last: Snapshot, exit_status: int, api: DemoApi) -> int:
+        if api.process.returncode:
+            self.console.print(f"The backfill API did not end in order; see {FOLDER}/api.log", style="red")
+        if exit_status or last.waiting:
+            self.console.print(f"Not everything was projected; see {FOLDER}/projector.log", style="red")
+        if exit_status or last.waiting or api.process.returncode:
+            return NOT_PROJECTED
+        self.console.print("Everything that was written was projected. Nothing is left running.", style="green")
+        return DONE
+
+    async def _write_and_watch(
+        self, pool: asyncpg.Pool, platform: Platform, random: Random, daemon: Daemon, projecting: "asyncio.Task[int]"
+    ) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(run_traffic(pool, platform, random, self.written, self.stop, ROWS_PER_SECOND))
-            group.create_task(self._watch(daemon))
+            group.create_task(self._watch(pool, daemon))
             projecting.add_done_callback(lambda _: self.stop.set())
 
-    async def _watch(self, daemon: Daemon) -> None:
+    async def _watch(self, pool: asyncpg.Pool, daemon: Daemon) -> None:
         """Shows the counts until `stop` is set: a live table on a terminal, else a line now and then."""
         terminal = self.console.is_terminal
         before = Snapshot()
         with Live(console=self.console, auto_refresh=False) if terminal else nullcontext() as live:
             while not self.stop.is_set():
-                now = read_snapshot(daemon.prometheus, self.written)
+                now = await self._look(pool, daemon)
                 if live:
                     live.update(as_tables(now, before, _REFRESH_SECONDS), refresh=True)
                 else:
@@ -144,14 +167,18 @@ class _Demo:
                 before = now
                 await _sleep_until(self.stop, _REFRESH_SECONDS if terminal else _LINE_SECONDS)
 
-    async def _catch_up(self, daemon: Daemon) -> bool:
-        """Waits until all rows that were written are projected; gives whether that came about."""
+    async def _look(self, pool: asyncpg.Pool, daemon: Daemon) -> Snapshot:
+        (counts,) = await pool.fetch(_API_COUNTS)
+        return read_snapshot(daemon.prometheus, self.written, OverApi(counts["enqueued"], counts["projected"]))
+
+    async def _catch_up(self, pool: asyncpg.Pool, daemon: Daemon) -> Snapshot:
+        """Waits until all rows that were enqueued are projected, but not for ever; gives the last look."""
         deadline = time.monotonic() + _CATCH_UP_SECONDS
-        while read_snapshot(daemon.prometheus, self.written).completed < self.written.outbox_rows:
-            if time.monotonic() > deadline:
-                return False
+        while True:
+            now = await self._look(pool, daemon)
+            if not now.waiting or time.monotonic() > deadline:
+                return now
             await asyncio.sleep(0.05)
-        return True
 
 
 async def _prepare_database(server: str, settings: Settings, log: structlog.stdlib.BoundLogger) -> None:
@@ -192,6 +219,11 @@ async def _pool(settings: Settings) -> AsyncIterator[asyncpg.Pool]:
         yield pool
     finally:
         await pool.close()
+
+
+async def _seed(pool: asyncpg.Pool, random: Random) -> Platform:
+    async with pool.acquire() as connection:
+        return await seed_platform(connection, random)
 
 
 async def _sleep_until(stop: asyncio.Event, seconds: float) -> None:

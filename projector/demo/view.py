@@ -12,6 +12,14 @@ from projector.demo.traffic import TrafficCounts
 _DATASETS = ("sessions", "turns", "tool_calls", "llm_generations", "budget_postings", "capability_usage")
 
 
+@dataclass(frozen=True, slots=True)
+class OverApi:
+    """Outbox rows that operators enqueued, and projected, over the backfill API."""
+
+    enqueued: int = 0
+    projected: int = 0
+
+
 @dataclass(slots=True)
 class Snapshot:
     """Counts at one moment; delays in seconds."""
@@ -24,15 +32,16 @@ class Snapshot:
     facts: dict[str, int] = field(default_factory=dict)
     delay_median: float = 0.0
     delay_p99: float = 0.0
+    over_api: OverApi = OverApi()
 
     @property
     def waiting(self) -> int:
-        """Rows written and not yet projected."""
+        """Rows enqueued and not yet projected."""
         return max(self.outbox_rows - self.completed, 0)
 
 
-def read_snapshot(registry: CollectorRegistry, written: TrafficCounts) -> Snapshot:
-    """Reads the daemon's metrics, beside what the traffic has written."""
+def read_snapshot(registry: CollectorRegistry, written: TrafficCounts, over_api: OverApi) -> Snapshot:
+    """Reads the daemon's metrics, beside what the traffic has written and what operators did over the API."""
     outcomes: dict[str, float] = {}
     facts: dict[str, float] = {}
     buckets: dict[float, float] = {}
@@ -54,13 +63,14 @@ def read_snapshot(registry: CollectorRegistry, written: TrafficCounts) -> Snapsh
             "sessions": written.sessions, "events": written.events, "generations": written.llm_generations,
             "ledger entries": written.ledger_entries,
         },
-        outbox_rows=written.outbox_rows,
-        completed=round(outcomes.get("completed", 0)),
+        outbox_rows=written.outbox_rows + over_api.enqueued,
+        completed=round(outcomes.get("completed", 0)) + over_api.projected,
         failed=round(outcomes.get("failed", 0) + outcomes.get("dead", 0)),
         lag_seconds=lag,
         facts={name: round(facts.get(name, 0)) for name in _DATASETS},
         delay_median=_quantile(buckets, 0.5),
         delay_p99=_quantile(buckets, 0.99),
+        over_api=over_api,
     )  # fmt: skip
 
 
@@ -98,6 +108,8 @@ def summary(now: Snapshot, seconds: float) -> Iterator[str]:
     facts = ", ".join(f"{count:,} {name}" for name, count in now.facts.items())
     yield f"In {seconds:.0f} s the application wrote {sources}"
     yield f"and {now.outbox_rows:,} outbox rows; {now.completed:,} were projected, {now.failed:,} failed."
+    if now.over_api != OverApi():
+        yield f"Of these the backfill API enqueued {now.over_api.enqueued:,} and projected {now.over_api.projected:,}."
     yield f"Facts written: {facts}."
     yield (
         f"From an outbox row to its committed facts: median ≤ {_milliseconds(now.delay_median)}, "
