@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: one backlog, several ways of turning it into facts, in one run. See README.md beside this.
+"""`python -m tests.bench`: one backlog, several ways of turning it into facts; then backfills. See README.md here.
 
 Exit status: 0 all targets reached, 1 a target missed or the facts of two contestants differ, 2 the bench cannot run.
 """
@@ -13,19 +13,21 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from projector.demo.embedded import EmbeddedPostgresError
 from projector.errors import describe, is_database_fault
 from projector.logs import configure_logs
+from tests.bench.backfill import BackfillFigures, Scale, measure_backfill
 from tests.bench.breakdown import break_down
 from tests.bench.contestants import Baseline, Contestant, Limit, Projector
 from tests.bench.figures import Figures, Measured, Target
-from tests.bench.report import show
+from tests.bench.report import show, show_backfill
 from tests.bench.stage import Facts, Stage, count_completed, own_server, read_facts
 
-RESULTS = Path(__file__).parent / "results" / "drain.json"
+RESULTS = Path(__file__).parent / "results"
 REACHED, MISSED, CANNOT_RUN = range(3)
 
 LIMIT = Limit("c", "limit: no outbox")
@@ -47,16 +49,22 @@ class Plan:
         baseline_rows: how many of the first due rows the baseline gets; it is too slow for all.
         rounds: how often each contestant runs.
         targets: what must be reached.
+        backfill: how much of backfills.
     """
 
     sessions: int
     baseline_rows: int
     rounds: int
     targets: tuple[Target, ...]
+    backfill: Scale
 
 
-FULL = Plan(2000, 10_000, 3, (Target("b2", "a", 25), Target("b2", "c", 0.4)))
-QUICK = Plan(200, 1_000, 1, (Target("b2", "a", 5), Target("b2", "c", 0.1)))
+FULL = Plan(2000, 10_000, 3, (Target("b2", "a", 25), Target("b2", "c", 0.4)), Scale(26_000, 10_000, 15))
+QUICK = Plan(
+    200, 1_000, 1, (Target("b2", "a", 5), Target("b2", "c", 0.1)),
+    # So small a backlog is gone at once, so its live rows have hardly anything to wait for.
+    Scale(400, 2_000, 0.2, most_last_to_first=10, most_live_seconds=10, most_small_seconds=20, must_outlive=False),
+)  # fmt: skip
 
 
 def main() -> int:
@@ -64,11 +72,22 @@ def main() -> int:
     options = _parser().parse_args()
     console = Console()
     plan = QUICK if options.quick else FULL
-    results = options.results or (None if options.quick or options.dsn else RESULTS)
+    folder = options.results or (None if options.quick or options.dsn else RESULTS)
     configure_logs("console", "warning")
+    reached = True
     try:
         with nullcontext(options.dsn) if options.dsn else own_server() as dsn:
-            figures = asyncio.run(_measure(Stage(dsn), plan, console))
+            if options.only in {None, "drain"}:
+                drained = asyncio.run(_measure(Stage(dsn), plan, console))
+                show(drained, console)
+                reached = drained.reached and not drained.faults
+                if not drained.faults:
+                    _keep(folder, "drain", drained.as_json())
+            if options.only in {None, "backfill"}:
+                filled = asyncio.run(_measure_backfill(dsn, plan, console))
+                show_backfill(filled, console)
+                reached = filled.reached and reached
+                _keep(folder, "backfill", filled.as_json())
     except EmbeddedPostgresError as error:
         console.print(f"[red]bench: {error}[/]")
         return CANNOT_RUN
@@ -77,13 +96,14 @@ def main() -> int:
             raise
         console.print(f"[red]bench: the database could not be reached, or refused: {describe(error)}[/]")
         return CANNOT_RUN
-    show(figures, console)
-    if figures.faults:
-        return MISSED
-    if results:
-        results.parent.mkdir(exist_ok=True)
-        results.write_text(json.dumps(figures.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return REACHED if figures.reached else MISSED
+    return REACHED if reached else MISSED
+
+
+def _keep(folder: Path | None, name: str, figures: dict[str, Any]) -> None:
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+        text = json.dumps(figures, indent=2, ensure_ascii=False)
+        (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,7 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dsn", help="measure on this server, as a superuser, in databases of the bench's own; else an embedded one"
     )
-    parser.add_argument("--results", type=Path, metavar="FILE", help=f"where figures are kept, else {RESULTS.name}")
+    parser.add_argument("--only", choices=("drain", "backfill"), help="measure one of both")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help=f"where figures are kept, else {RESULTS.name}/")
     return parser
 
 
@@ -101,13 +122,7 @@ async def _measure(stage: Stage, plan: Plan, console: Console) -> Figures:
         backlog = await stage.build(plan.sessions, configure_logs("console", "warning"))
         console.print(f"backlog: {backlog.rows:,} outbox rows of {backlog.sessions:,} sessions")
         expected = await _expected_facts(stage, (backlog.rows, plan.baseline_rows))
-        environment = {
-            "postgresql": await stage.environment(),
-            "python": platform.python_version(),
-            "asyncpg": version("asyncpg"),
-            "cores": os.cpu_count(),
-        }
-        figures = Figures(backlog, expected[backlog.rows], plan.targets, environment)
+        figures = Figures(backlog, expected[backlog.rows], plan.targets, await _environment(stage))
         for one in CONTESTANTS:
             rows = plan.baseline_rows if isinstance(one, Baseline) else backlog.rows
             figures.measured[one.key] = Measured(one.key, one.title, rows)
@@ -123,6 +138,19 @@ async def _measure(stage: Stage, plan: Plan, console: Console) -> Figures:
         return figures
     finally:
         await stage.remove()
+
+
+async def _environment(stage: Stage) -> dict[str, Any]:
+    return {
+        "postgresql": await stage.environment(),
+        "python": platform.python_version(),
+        "asyncpg": version("asyncpg"),
+        "cores": os.cpu_count(),
+    }
+
+
+async def _measure_backfill(dsn: str, plan: Plan, console: Console) -> BackfillFigures:
+    return await measure_backfill(dsn, plan.backfill, await _environment(Stage(dsn)), console)
 
 
 def _turned(number: int) -> tuple[Contestant, ...]:

@@ -21,6 +21,7 @@ _LIMIT = tuple(
     load_sql(__file__, f"limit/{name}.sql")
     for name in ("tool_call", "turn", "capability_usage", "session", "llm_generation", "budget_posting")
 )
+_BASELINE_INDEX = load_sql(__file__, "baseline_index.sql")
 # More than the projector allows itself: nothing of the limit's joins goes to disk.
 _LIMIT_SETTINGS = "SET work_mem = '256MB'; SET jit = off"
 
@@ -59,6 +60,7 @@ class Baseline:
         async with connected(dsn) as connection:
             if not self.waits_for_disk:
                 await connection.execute("SET synchronous_commit = off")
+            await connection.execute(_BASELINE_INDEX)
             worker = await RowAtATime.prepare(connection)
             started = time.perf_counter()
             await worker.work(rows)

@@ -4,6 +4,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.backfill import BackfillFigures
 from tests.bench.breakdown import Breakdown
 from tests.bench.figures import BASELINE, LIMIT, Figures
 
@@ -21,6 +22,27 @@ def show(figures: Figures, console: Console) -> None:
         console.print(f"[red]{fault}[/]")
     if not figures.faults:
         console.print(f"All contestants gave the same facts: {sum(count for count, _ in figures.facts.values()):,}.")
+
+
+def show_backfill(figures: BackfillFigures, console: Console) -> None:
+    """Prints what calls cost, how long live rows waited, and the targets."""
+    calls = figures.calls
+    seconds = f"first {calls.seconds[0]:.3f} s, slowest {max(calls.seconds):.3f} s, last {calls.seconds[-1]:.3f} s"
+    console.print(f"{figures.facts:,} missing facts filled by {len(calls.seconds)} calls: {seconds}")
+    table = Table(title=f"Live rows behind a backlog of {figures.backlog:,} rows", box=box.SIMPLE_HEAD)
+    table.add_column("org", no_wrap=True)
+    for heading in ("rows", "median ms", "p99 ms", "max ms"):
+        table.add_column(heading, justify="right")
+    for place, delays in (("alone", figures.alone), ("behind the backlog", figures.behind)):
+        for name, one in delays.items():
+            told = one.as_json()
+            table.add_row(f"{name}, {place}", *(f"{told[key]:,}" for key in ("rows", "median_ms", "p99_ms", "max_ms")))
+    console.print(table)
+    small = f"{figures.small_alone_seconds:.2f} s alone, {figures.small_behind_seconds:.2f} s behind the backlog"
+    console.print(f"Another org's small backlog: {small}; {figures.left:,} rows of the backlog were left then")
+    for name, (measured, most) in figures.targets.items():
+        verdict = "[green]reached[/]" if measured <= most else "[red]missed[/]"
+        console.print(f"{name} = {measured:.2f}, at most {most:g}: {verdict}")
 
 
 def _contestants(figures: Figures) -> Table:

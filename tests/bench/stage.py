@@ -33,7 +33,7 @@ _ORGS = 4
 _SEED = 20260501
 _TEMPLATE = "projector_bench_template"
 _COPY = "projector_bench_copy"
-_SOURCES = Path(schemas.__file__).parent / "sql" / "sources.sql"
+SOURCES_SQL = Path(schemas.__file__).parent / "sql" / "sources.sql"
 _DERIVED = load_sql(__file__, "derived.sql")
 _FACTS = load_sql(__file__, "facts.sql")
 _ENVIRONMENT = load_sql(__file__, "environment.sql")
@@ -73,7 +73,7 @@ class Stage:
         await self.remove()
         await _execute(self._dsn, f"CREATE DATABASE {_TEMPLATE}")
         async with connected(database_dsn(self._dsn, _TEMPLATE)) as connection:
-            await connection.execute(_SOURCES.read_text(encoding="utf-8"))
+            await connection.execute(SOURCES_SQL.read_text(encoding="utf-8"))
             await migrate(connection, log)
             await connection.execute(_DERIVED)
             await seed_platform(connection, Random(_SEED), _ORGS)

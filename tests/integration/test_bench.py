@@ -1,4 +1,4 @@
-"""The bench's quick mode: its contestants give the same facts, and ours is not slow."""
+"""The bench's quick mode: its contestants give the same facts, ours is not slow, and backfills come to an end."""
 
 import subprocess
 import sys
@@ -14,4 +14,5 @@ def test_quick_bench_reaches_its_loose_targets() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "All contestants gave the same facts" in done.stdout
+    assert "missing facts filled by" in done.stdout
     assert not done.stderr

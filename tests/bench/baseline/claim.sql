@@ -1,6 +1,6 @@
 -- Leases due rows, oldest first, by a status of their own: committed at once, so that other workers pass them over.
 -- Takes  $1 integer: how many at the most. Gives the rows, in no order.
--- Plan   the same partial index as the projector's own claim.
+-- Plan   baseline_due, which ends with the limit.
 UPDATE reporting_outbox
 SET status = 'processing', attempts = attempts + 1, claimed_at = now(), updated_at = now()
 WHERE id IN (
