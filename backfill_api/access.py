@@ -13,7 +13,7 @@ from backfill_api.tokens import TokenFile, TokenFileError
 from projector.settings import SettingsError
 
 _NOBODY = (
-    "no credentials are configured: set REPORTING_API_TOKENS_FILE (`backfill-api token` makes its entries), or "
+    "no credentials are configured: set REPORTING_API_CREDENTIALS_FILE (`backfill-api token` makes its entries), or "
     "REPORTING_API_JWKS with REPORTING_API_JWT_ISSUER and REPORTING_API_JWT_AUDIENCE. To try it out without, start it "
     "with --insecure and REPORTING_API_HOST=127.0.0.1"
 )
@@ -33,17 +33,17 @@ def make_authenticator(
     Raises:
         SettingsError: nobody could come in, or everybody could from outside; or credentials are not as they must be.
     """
-    configured = settings.reporting_api_tokens_file or settings.reporting_api_jwks
+    configured = settings.reporting_api_credentials_file or settings.reporting_api_jwks
     if insecure:
         _require_harmless(settings, configured=bool(configured))
         log.warning("--insecure: everybody who reaches this port may do everything in every org")
         return InsecureAuthenticator()
     tokens = None
     try:
-        if settings.reporting_api_tokens_file:
-            tokens = TokenFile(settings.reporting_api_tokens_file, clock=clock, log=log)
+        if settings.reporting_api_credentials_file:
+            tokens = TokenFile(settings.reporting_api_credentials_file, clock=clock, log=log)
     except TokenFileError as error:
-        raise SettingsError(f"REPORTING_API_TOKENS_FILE: {error}") from None
+        raise SettingsError(f"REPORTING_API_CREDENTIALS_FILE: {error}") from None
     jwts = _jwts(settings, clock, log)
     if not configured:
         raise SettingsError(_NOBODY)

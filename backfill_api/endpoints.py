@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from backfill_api.caller import Policy
 from backfill_api.operations import Operations, Origin
 from backfill_api.problems import Code
-from schemas.bodies import OrgId
+from schemas.bodies import OrgId, SourceType
 from schemas.operations import ActionPage, FailedStatus, OutboxPage, RequeueRequest, RequeueResult
 from schemas.reports import (
     ProjectorRunResult,
@@ -37,7 +37,6 @@ _RunLimit = Annotated[int, Field(ge=1, le=MOST_RUN, json_schema_extra={"format":
 _PageLimit = Annotated[
     int, Field(ge=1, le=MOST_LISTED, json_schema_extra={"format": "int64"}), BeforeValidator(_digits)
 ]
-_SourceType = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 _Cursor = Annotated[str | None, Field(min_length=1, max_length=500, description="`next_cursor` of the page before.")]
 
 
@@ -61,7 +60,7 @@ class OutboxQuery(OrgQuery):
     status: FailedStatus | None = Field(
         default=None, description="`failed`: tried again by themselves. `dead`: dead letters. Both by default."
     )
-    source_type: _SourceType | None = Field(default=None, description="Only rows of this source type.")
+    source_type: SourceType | None = Field(default=None, description="Only rows of this source type.")
     limit: _PageLimit = Field(default=100, description="The most rows of a page.")
     cursor: _Cursor = None
 

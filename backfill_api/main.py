@@ -76,7 +76,7 @@ def _token(options: argparse.Namespace) -> int:
     token, entry = new_entry(options.name, options.org, options.policy)
     print("The token, shown only now:", file=sys.stderr)  # noqa: T201
     print(token)  # noqa: T201
-    print('Its entry for the list "tokens" in the file of REPORTING_API_TOKENS_FILE:', file=sys.stderr)  # noqa: T201
+    print('Its entry for the list "tokens" in the file of REPORTING_API_CREDENTIALS_FILE:', file=sys.stderr)  # noqa: T201
     print(json.dumps(entry))  # noqa: T201
     return DONE
 

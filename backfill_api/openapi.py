@@ -109,18 +109,7 @@ def _schemas(endpoints: Iterable[Endpoint]) -> tuple[dict[str, Any], dict[_Key, 
             wanted[(endpoint.body, "validation")] = None
     references, definitions = models_json_schema(list(wanted), ref_template=_REF, schema_generator=_Schemas)
     named: dict[str, Any] = definitions["$defs"]
-    _name_bounds(named)
     return named, dict(references)
-
-
-def _name_bounds(schema: object) -> None:
-    """Bounds that stand behind a validator of ours come out under pydantic's names, beside wider ones of the type."""
-    if isinstance(schema, dict):
-        for ours, theirs in (("ge", "minimum"), ("le", "maximum")):
-            if ours in schema:
-                schema[theirs] = schema.pop(ours)
-    for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
-        _name_bounds(part)
 
 
 def _operation(endpoint: Endpoint, schemas: dict[str, Any], references: dict[_Key, JsonSchemaValue]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import asyncpg
@@ -98,12 +98,17 @@ class Service:
         return Operations(
             pool=pool,
             registry=self.registry,
-            rules=batch_rules(self.settings, self.registry),
+            rules=replace(batch_rules(self.settings, self.registry), timeouts=self._timeouts()),
             seconds=self.settings.reporting_api_operation_secs,
             on_enqueued=self.metrics.enqueued,
             clock=time.monotonic,
             log=self.log,
         )
+
+    def _timeouts(self) -> Timeouts:
+        """No statement of an operation outlasts the operation."""
+        longest = min(self.settings.reporting_statement_timeout_secs, self.settings.reporting_api_operation_secs)
+        return Timeouts(statement=longest)
 
     def _runner(self, shell: Shell, operations: Operations) -> Runner:
         settings = self.settings

@@ -26,7 +26,7 @@ class ServiceSettings(SharedSettings):
 
     reporting_api_host: str = Field(default="0.0.0.0", description="Where the service listens.")  # noqa: S104
     reporting_api_port: int = Field(default=8080, ge=0, le=65_535, description="Its port; 0 picks a free one.")
-    reporting_api_tokens_file: Annotated[Path | None, BeforeValidator(_empty_is_unset)] = Field(
+    reporting_api_credentials_file: Annotated[Path | None, BeforeValidator(_empty_is_unset)] = Field(
         default=None, description="The file of bearer tokens; `backfill-api token` makes its entries."
     )
     reporting_api_jwks: Text = Field(

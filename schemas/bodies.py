@@ -21,8 +21,8 @@ def _in_utc(value: datetime) -> datetime:
         raise ValueError("must lie within the years 1 to 9999 in UTC") from None
 
 
-Whole = Annotated[Int64, BeforeValidator(_whole)]
-"""A whole number as requests write it."""
+whole = BeforeValidator(_whole)
+"""Takes a whole number however requests write it; stands behind the type and its bounds."""
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 """A moment as requests write it: RFC 3339 with an offset."""
@@ -35,6 +35,10 @@ OrgId = Annotated[
     ),
 ]
 """An org as requests name it; `*` stands for all."""
+
+
+SourceType = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""A source type as requests name it. The database takes no NUL, and nobody writes the other control characters."""
 
 
 class Body(BaseModel):

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from schemas.bodies import Body, Int32, Int64, OrgId, Request, Whole
+from schemas.bodies import Body, Int32, Int64, OrgId, Request, SourceType, whole
 
 MOST_REQUEUED = 100_000
 """The largest `limit` of one requeue, in outbox rows."""
@@ -59,11 +59,9 @@ class RequeueRequest(Request):
     ids: Annotated[list[UUID], Field(min_length=1, max_length=MOST_IDS)] | None = Field(
         default=None, description="Rows that have failed, by outbox id."
     )
-    source_type: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
-        default=None, description="All dead letters of this source type."
-    )
+    source_type: SourceType | None = Field(default=None, description="All dead letters of this source type.")
     all_dead: bool = Field(default=False, description="All dead letters.")
-    limit: Annotated[Whole, Field(ge=1, le=MOST_REQUEUED)] = Field(
+    limit: Annotated[Int64, Field(ge=1, le=MOST_REQUEUED), whole] = Field(
         default=10_000, description="The most rows to requeue; the oldest failures first."
     )
     dry_run: bool = Field(default=False, description="Count what would be requeued, change nothing.")

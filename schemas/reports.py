@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from schemas.bodies import Body, Int32, Int64, Moment, OrgId, Request, Whole
+from schemas.bodies import Body, Int32, Int64, Moment, OrgId, Request, SourceType, whole
 
 MOST_BACKFILLED = 100_000
 """The largest `limit` of one backfill, in outbox rows."""
@@ -40,10 +40,10 @@ class BackfillMode(StrEnum):
 class ReportingBackfillRequest(Request):
     """What to enqueue, and how much of it at the most."""
 
-    limit: Annotated[Whole, Field(ge=1, le=MOST_BACKFILLED)] = Field(
+    limit: Annotated[Int64, Field(ge=1, le=MOST_BACKFILLED), whole] = Field(
         default=1000, description="The most outbox rows to enqueue across all source types."
     )
-    source_types: Annotated[list[str], Field(min_length=1, max_length=50)] | None = Field(
+    source_types: Annotated[list[SourceType], Field(min_length=1, max_length=50)] | None = Field(
         default=None, description="Only these source types; all by default."
     )
     created_from: Moment | None = Field(

@@ -158,7 +158,7 @@ async def running_api(
     with tempfile.TemporaryDirectory() as folder:
         tokens = Path(folder) / "tokens.json"
         write_tokens(tokens, *(entry(f"rpt_of-{name}", name=name, **fields) for name, fields in CALLERS.items()))
-        configured = settings_for(dsn, reporting_api_tokens_file=tokens, **settings)
+        configured = settings_for(dsn, reporting_api_credentials_file=tokens, **settings)
         log, capture = captured_log()
         authenticator = make_authenticator(configured, insecure=False, clock=asyncio.get_running_loop().time, log=log)
         service = Service(

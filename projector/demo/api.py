@@ -69,7 +69,8 @@ async def running_api(folder: Path, database: SecretStr, stop: asyncio.Event) ->
     log = folder / "api.log"
     settings = {
         "DATABASE_URL": database.get_secret_value(), "REPORTING_API_HOST": "127.0.0.1", "REPORTING_API_PORT": "0",
-        "REPORTING_API_TOKENS_FILE": str(tokens_file), "REPORTING_LOG_FORMAT": "json", "REPORTING_LOG_LEVEL": "info",
+        "REPORTING_API_CREDENTIALS_FILE": str(tokens_file),
+        "REPORTING_LOG_FORMAT": "json", "REPORTING_LOG_LEVEL": "info",
         "REPORTING_SHUTDOWN_GRACE_SECS": str(_GRACE_SECONDS),
         # What the surroundings or a .env say of JWTs is for another service.
         "REPORTING_API_JWKS": "", "REPORTING_API_JWT_ISSUER": "", "REPORTING_API_JWT_AUDIENCE": "",

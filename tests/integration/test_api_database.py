@@ -164,6 +164,13 @@ async def test_a_platform_wide_caller_chooses_an_org_that_is_there(api: RunningA
         assert assert_problem(answer, 404, "not_found")["detail"] == "Organization not found"
 
 
+async def test_a_text_that_the_database_cannot_store_is_the_callers_fault(api: RunningApi) -> None:
+    for dry_run in (False, True):
+        sent = {"source_type": "nul: \0", "dry_run": dry_run}
+        body = assert_problem(await api.post("/v1/reports/admin/outbox/requeue", sent), 400, "bad_request")
+        assert "cannot store" in body["detail"]
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder that every account may enter: root's server runs as another."""

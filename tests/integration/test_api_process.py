@@ -48,7 +48,7 @@ def tokens_of(folder: Path) -> str:
 async def serving(folder: Path, dsn: str, *arguments: str, **variables: str) -> AsyncIterator[tuple[Running, str]]:
     """A process that serves; gives its address too."""
     if "--insecure" not in arguments:
-        variables.setdefault("reporting_api_tokens_file", tokens_of(folder))
+        variables.setdefault("reporting_api_credentials_file", tokens_of(folder))
     settings = LOOPBACK | {"database_url": dsn} | variables
     async with started("serve", *arguments, folder=folder, module=MODULE, **settings) as process:
         await process.has_logged("serving")
@@ -58,15 +58,15 @@ async def serving(folder: Path, dsn: str, *arguments: str, **variables: str) -> 
 @pytest.mark.parametrize(
     ("arguments", "variables", "said"),
     [
-        ((), {}, "no credentials are configured: set REPORTING_API_TOKENS_FILE"),
+        ((), {}, "no credentials are configured: set REPORTING_API_CREDENTIALS_FILE"),
         ((), LOOPBACK, "no credentials are configured"),
-        ((), {"reporting_api_tokens_file": "", "reporting_api_jwks": ""}, "no credentials are configured"),
+        ((), {"reporting_api_credentials_file": "", "reporting_api_jwks": ""}, "no credentials are configured"),
         (("--insecure",), {}, "REPORTING_API_HOST='0.0.0.0': with --insecure it must be 127.0.0.1"),
         (("--insecure",), {"reporting_api_host": "192.0.2.1"}, "REPORTING_API_HOST='192.0.2.1': with --insecure"),
         (("--insecure",), {"reporting_api_host": "::"}, "REPORTING_API_HOST='::': with --insecure"),
         (("--insecure",), {"reporting_api_host": "localhost.example"}, "REPORTING_API_HOST='localhost.example': with"),
         (("--insecure",), {"reporting_api_host": ""}, "REPORTING_API_HOST='': with --insecure"),
-        ((), {"reporting_api_tokens_file": "missing.json"}, "REPORTING_API_TOKENS_FILE: missing.json: No such file"),
+        ((), {"reporting_api_credentials_file": "gone.json"}, "REPORTING_API_CREDENTIALS_FILE: gone.json: No such file"),
         ((), JWTS, "REPORTING_API_JWT_ISSUER and _AUDIENCE are of no use without REPORTING_API_JWKS"),
         ((), {"reporting_api_jwks": "keys.json"}, "JWTs need both an issuer and an audience. See REPORTING_API_JWKS"),
         ((), {"reporting_api_jwks": "http://x/keys", **JWTS}, "the JWKS must be an https:// URL or the path of a file"),
@@ -83,7 +83,7 @@ async def test_it_refuses_to_start_and_says_why(
 
 
 async def test_credentials_and_insecure_contradict_each_other(tmp_path: Path) -> None:
-    said = await refused(tmp_path, "--insecure", reporting_api_tokens_file=tokens_of(tmp_path), **LOOPBACK)
+    said = await refused(tmp_path, "--insecure", reporting_api_credentials_file=tokens_of(tmp_path), **LOOPBACK)
     assert said.startswith("--insecure lets everybody in, but credentials are configured")
 
 
@@ -91,7 +91,7 @@ async def test_a_taken_port_is_a_clear_error(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         said = await refused(
-            tmp_path, reporting_api_tokens_file=tokens_of(tmp_path), reporting_api_host="127.0.0.1",
+            tmp_path, reporting_api_credentials_file=tokens_of(tmp_path), reporting_api_host="127.0.0.1",
             reporting_api_port=port,
         )  # fmt: skip
     assert f"REPORTING_API_PORT={port}" in said
@@ -217,7 +217,7 @@ async def test_a_token_that_it_makes_comes_in(database: str, connection: asyncpg
     assert secret not in written + made.err
     path = tmp_path / "file.json"
     path.write_text(json.dumps({"tokens": [found]}))
-    async with serving(tmp_path, database, reporting_api_tokens_file=str(path)) as (_, address):
+    async with serving(tmp_path, database, reporting_api_credentials_file=str(path)) as (_, address):
         headers = {"Authorization": f"Bearer {secret}"}
         async with aiohttp.ClientSession() as session:
             url = address + "/v1/reports/admin/diagnostics"

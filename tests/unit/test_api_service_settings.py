@@ -33,7 +33,7 @@ def refusal() -> str:
 def test_the_defaults() -> None:
     settings = load_service_settings()
     assert (settings.reporting_api_host, settings.reporting_api_port) == ("0.0.0.0", 8080)
-    assert (settings.reporting_api_tokens_file, settings.reporting_api_jwks) == (None, None)
+    assert (settings.reporting_api_credentials_file, settings.reporting_api_jwks) == (None, None)
     assert settings.reporting_api_jwt_algorithms == ("RS256", "ES256")
     assert (settings.reporting_api_org_actions_per_minute, settings.reporting_api_org_actions_burst) == (60, 30)
     assert (settings.reporting_api_actions_per_minute, settings.reporting_api_actions_burst) == (600, 200)
@@ -58,15 +58,15 @@ def test_every_setting_says_what_it_means_and_has_the_prefix() -> None:
 def test_the_environment_and_dot_env_set_them(bare_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (bare_environment / ".env").write_text("REPORTING_API_PORT=9000\nREPORTING_API_POOL_SIZE=3\n")
     monkeypatch.setenv("REPORTING_API_POOL_SIZE", "4")
-    monkeypatch.setenv("REPORTING_API_TOKENS_FILE", "tokens.json")
+    monkeypatch.setenv("REPORTING_API_CREDENTIALS_FILE", "tokens.json")
     monkeypatch.setenv("REPORTING_API_JWT_ALGORITHMS", " ES384 ,EdDSA,")
     settings = load_service_settings()
     assert (settings.reporting_api_port, settings.reporting_api_pool_size) == (9000, 4)
-    assert settings.reporting_api_tokens_file == Path("tokens.json")
+    assert settings.reporting_api_credentials_file == Path("tokens.json")
     assert settings.reporting_api_jwt_algorithms == ("ES384", "EdDSA")
 
 
-@pytest.mark.parametrize("name", ["TOKENS_FILE", "JWKS", "JWT_ISSUER", "JWT_AUDIENCE"])
+@pytest.mark.parametrize("name", ["CREDENTIALS_FILE", "JWKS", "JWT_ISSUER", "JWT_AUDIENCE"])
 def test_what_is_left_empty_is_left_out(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(f"REPORTING_API_{name}", "")
     assert getattr(load_service_settings(), f"reporting_api_{name.lower()}") is None
