@@ -81,16 +81,16 @@ class Audit:
                 await connection.execute(FINISH, record.id, record.outcome, record.rows)
         except BaseException as error:
             if record is not None:
-                await self._note_failure(record.id, log)
+                await self._note_failure(record, log)
                 say = log.error if isinstance(error, Exception) else log.warning
                 say("operator action failed; what it had done stands", action_id=str(record.id), error=describe(error))
             raise
         log.info("operator action", action_id=str(record.id), outcome=record.outcome.value, rows=record.rows)
 
-    async def _note_failure(self, action: UUID, log: structlog.stdlib.BoundLogger) -> None:
+    async def _note_failure(self, record: Record, log: structlog.stdlib.BoundLogger) -> None:
         try:
             async with acquire(self.pool) as connection:
-                await connection.execute(FINISH, action, Outcome.FAILED, None)
+                await connection.execute(FINISH, record.id, Outcome.FAILED, record.rows)
         except Exception as error:
             if not is_database_fault(error):
                 raise

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from backfill_api.problems import ApiError, Code
@@ -32,7 +32,10 @@ def failed_row(cursor: str) -> Position:
         raise _unknown() from None
     if moment.utcoffset() is None:
         raise _unknown()
-    return moment, row
+    try:
+        return moment.astimezone(UTC), row
+    except OverflowError:
+        raise _unknown() from None
 
 
 def of_action(action: UUID) -> str:

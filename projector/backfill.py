@@ -6,10 +6,11 @@ the transaction that enqueues, so it holds whatever dies. A call that finds noth
 starts anew.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
 import asyncpg
@@ -30,6 +31,12 @@ UNLOCK = load_sql(__file__, "sql/unlock.sql")
 
 # The lock of whatever works on the outbox of all orgs, as other programs of the platform know it (contract: outbox.md).
 ALL_ORGS_LOCK = 7311142587303228529
+
+# Shorter than the server waits before it looks for deadlocks (1 s by default): a backfill gives way before the server
+# ends the application's transaction.
+_LOCK_SECONDS = 0.5
+_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
+_GIVES_WAY = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 _SMALLEST_SLICE = 1_000
 _LARGEST_SLICE = 10_000
@@ -147,6 +154,7 @@ class Backfill:
         # A call that has not walked everything itself looks again for what has come to be missing behind it.
         if done and known and self.scope.mode is not BackfillMode.ALL:
             await self._walk(self._progress.again, most=max(2 * self.limit, _LARGEST_SLICE))
+            done = not self.is_late()  # cut short, it has not looked again
         self.outcome.complete = done or self.room <= 0
         if done and not self.outcome.rows and not self.dry_run:
             await self.connection.execute(FORGET_PROGRESS, self.scope.key)
@@ -178,14 +186,26 @@ class Backfill:
         return True
 
     async def _one_slice(self, projection: Projection, after: dict[str, str], size: int) -> bool:
-        """Looks at one slice, enqueues what it lacks and notes how far that came: one transaction.
+        """Looks at one slice and enqueues what it lacks; gives whether it was the last one.
 
-        Returns:
-            Whether it was the last one.
+        It gives way: where the application holds a row that it wants too, the slice is given up and tried again.
         """
+        for pause in _PAUSES:
+            before = dict(after)
+            try:
+                return await self._try_slice(projection, after, size)
+            except _GIVES_WAY:
+                after.clear()
+                after.update(before)
+                await asyncio.sleep(pause)
+        return await self._try_slice(projection, after, size)
+
+    async def _try_slice(self, projection: Projection, after: dict[str, str], size: int) -> bool:
+        """Looks at one slice, enqueues what it lacks and notes how far that came: one transaction."""
         source_type = projection.source_type
         every = self.scope.mode is BackfillMode.ALL
-        async with operator_transaction(self.connection, self.timeouts):
+        timeouts = replace(self.timeouts, lock=_LOCK_SECONDS)
+        async with operator_transaction(self.connection, timeouts):
             key = after.get(source_type, "")
             piece = await self._look(projection, key, size)
             if every and len(piece.sources) > self.room:
@@ -235,10 +255,19 @@ async def alone(connection: asyncpg.Connection, org_id: int | None) -> AsyncIter
     Raises:
         BackfillBusyError: somebody else holds it.
     """
-    if not await connection.fetchval(TRY_LOCK, org_id, ALL_ORGS_LOCK):
+    if not await _sure(connection, TRY_LOCK, org_id):
         raise BackfillBusyError
     try:
         yield
     finally:
         if not connection.is_closed():
-            await connection.execute(UNLOCK, org_id, ALL_ORGS_LOCK)
+            await _sure(connection, UNLOCK, org_id)
+
+
+async def _sure(connection: asyncpg.Connection, statement: str, org_id: int | None) -> bool:
+    """Locks or unlocks; where it is not known whether that was done, the connection ends, and the lock with it."""
+    try:
+        return bool(await connection.fetchval(statement, org_id, ALL_ORGS_LOCK))
+    except BaseException:
+        connection.terminate()
+        raise

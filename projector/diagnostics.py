@@ -35,7 +35,7 @@ class OutboxState:
         completed_estimated: whether the count of completed rows is an estimate.
         by_source_type: counts by source type and status, of what is not completed.
         lag_seconds: age of the oldest due row, by source type; only types that have one.
-        oldest_due_at: since when the oldest due row could have been claimed.
+        oldest_pending_at: when the oldest pending row was created.
     """
 
     at: datetime
@@ -43,7 +43,7 @@ class OutboxState:
     completed_estimated: bool
     by_source_type: dict[str, dict[str, int]]
     lag_seconds: dict[str, float]
-    oldest_due_at: datetime | None
+    oldest_pending_at: datetime | None
 
     @property
     def lag(self) -> float:
@@ -68,10 +68,13 @@ async def read_outbox(connection: asyncpg.Connection) -> OutboxState:
     rows = dict.fromkeys(STATUSES, 0)
     by_source_type: dict[str, dict[str, int]] = {}
     oldest: dict[str, datetime] = {}
+    pending_since = []
     for record in await connection.fetch(BACKLOG):
         source_type, status = record["source_type"], record["status"]
         rows[status] += record["rows"]
         by_source_type.setdefault(source_type, {})[status] = record["rows"]
+        if status == "pending":
+            pending_since.append(record["created_at"])
         if record["oldest_due_at"] is not None:
             oldest[source_type] = min(record["oldest_due_at"], oldest.get(source_type, record["oldest_due_at"]))
     (completed,) = await connection.fetch(COMPLETED, sum(rows.values()))
@@ -82,14 +85,15 @@ async def read_outbox(connection: asyncpg.Connection) -> OutboxState:
         completed_estimated=completed["estimated"],
         by_source_type=by_source_type,
         lag_seconds={name: max((at - since).total_seconds(), 0.0) for name, since in oldest.items()},
-        oldest_due_at=min(oldest.values(), default=None),
+        oldest_pending_at=min(pending_since, default=None),
     )
 
 
 async def read_outbox_of_org(connection: asyncpg.Connection, org_id: int) -> OutboxCounts:
     """Counts the outbox of one org. Costs what the org has waiting in it, and at most 100,000 completed rows."""
     (waiting,) = await connection.fetch(BACKLOG_ORG, org_id)
-    completed = await connection.fetchval(COMPLETED_ORG, org_id, _MOST_COUNTED)
+    others = waiting["pending"] + waiting["processing"] + waiting["failed"]
+    completed = await connection.fetchval(COMPLETED_ORG, org_id, _MOST_COUNTED, others)
     return OutboxCounts(
         pending=waiting["pending"], processing=waiting["processing"], failed=waiting["failed"], completed=completed,
         oldest_pending_at=waiting["oldest_pending_at"],

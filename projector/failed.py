@@ -105,7 +105,7 @@ async def requeue(
     Args:
         connection: not inside a transaction.
         selection: which rows.
-        limit: the most rows; where ids are given, there are never more of these than it allows.
+        limit: the most rows.
         timeouts: of each slice's transaction.
         is_late: whether time is up.
         record: told inside each transaction how many rows were requeued so far.
@@ -117,7 +117,7 @@ async def requeue(
     while rows < limit and not is_late():
         async with operator_transaction(connection, timeouts):
             if selection.ids is not None:
-                count = int(await connection.fetchval(REQUEUE_IDS, selection.ids[:limit], selection.org_id))
+                count = int(await connection.fetchval(REQUEUE_IDS, selection.ids, selection.org_id, limit))
                 end = None
             else:
                 size = min(_SLICE, limit - rows)
@@ -129,6 +129,6 @@ async def requeue(
                 await wake(connection)
         rows += count
         if end is None:
-            return Requeued(rows, more=False)
+            break
         after = (end["updated_at"], end["id"])
     return Requeued(rows, more=await count_requeueable(connection, selection, 1) > 0)

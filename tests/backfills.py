@@ -7,10 +7,17 @@ from uuid import UUID
 import asyncpg
 
 from projector.backfill import Backfill, BackfillOutcome, Scope
+from projector.batch import BatchRules, run_batch
 from projector.database import Timeouts
 from projector.projections import BUILT_IN
 from projector.registry import Projection
 from schemas.reports import BackfillMode
+from tests.platform_rows import add_event, add_generation, add_org, add_posting, add_session
+
+CONTRACT_ORDER = ["event", "session", "llm_generation", "usage_ledger"]
+"""The source types in the order in which a limit is spent."""
+
+LEDGER = next(projection for projection in BUILT_IN if projection.source_type == "usage_ledger")
 
 MISSING, STALE, ALL = BackfillMode.MISSING, BackfillMode.STALE, BackfillMode.ALL
 
@@ -55,3 +62,31 @@ async def assert_nothing_is_missing(connection: asyncpg.Connection) -> None:
     """All that should have facts has them, and none is older than its source."""
     for mode in (MISSING, STALE):
         assert await enqueued(connection, mode=mode, dry_run=True) == {}, mode
+
+
+async def drain(connection: asyncpg.Connection, rules: BatchRules) -> None:
+    """Projects until nothing is due."""
+    while (await run_batch(connection, rules, 10_000)).claimed:
+        pass
+
+
+async def add_one_of_each(connection: asyncpg.Connection, org_id: int = 1, **columns: Any) -> dict[str, UUID]:
+    """One source of each type, by type."""
+    await add_org(connection, org_id)
+    session = await add_session(connection, org_id, **columns)
+    return {
+        "session": session,
+        "event": await add_event(connection, session, "tool.completed", {"tool_name": "search"}, **columns),
+        "llm_generation": await add_generation(connection, org_id, session_id=session, **columns),
+        "usage_ledger": await add_posting(connection, org_id, **columns),
+    }
+
+
+async def add_postings(connection: asyncpg.Connection, rows: int, org_id: int = 1) -> None:
+    """So many rows of the ledger."""
+    await add_org(connection, org_id)
+    await connection.execute(
+        "INSERT INTO usage_ledger (org_id, currency, amount, meter_source) SELECT $1, 'USD', 1, 'llm'"
+        " FROM generate_series(1, $2)",
+        org_id, rows,
+    )  # fmt: skip

@@ -104,7 +104,7 @@ STATEMENTS: dict[str, Statement] = {
         failed.REQUEUE_DEAD, ("event", 1, ROWS, *_FIRST), _FAILED_ROWS + ROWS, indexes=_FAILED_BY_ORG | _KEY,
         operator=True,
     ),
-    "requeue_ids": Statement(failed.REQUEUE_IDS, (None,), ROWS, rows=True, operator=True),
+    "requeue_ids": Statement(failed.REQUEUE_IDS, (None, ROWS), ROWS * 2, rows=True, operator=True),
     "count_failed_ids": Statement(failed.COUNT_FAILED_IDS, (None,), ROWS, rows=True, operator=True),
     "backlog_org": Statement(
         diagnostics.BACKLOG_ORG, (1,), _WAITING, indexes=_DUE | _FAILED_BY_ORG | _LEASED, whole=_OUTBOX, operator=True

@@ -75,17 +75,24 @@ newest AS MATERIALIZED (
         FOR UPDATE SKIP LOCKED
     ) AS picked
 ),
+-- Those of them that may have more still: the others gave all they had.
+hungrier AS MATERIALIZED (
+    SELECT hungry.org_id, hungry.next_attempt_at, hungry.id, count(*) OVER () AS orgs
+    FROM hungry
+    LEFT JOIN (SELECT org_id, count(*) AS rows FROM newest GROUP BY org_id) AS given USING (org_id)
+    WHERE COALESCE(given.rows, 0) = $1 / 4 / hungry.orgs
+),
 more AS MATERIALIZED (
     SELECT picked.*
-    FROM hungry
+    FROM hungrier
     CROSS JOIN (SELECT $1 - (SELECT count(*) FROM oldest) - (SELECT count(*) FROM newest) AS rows) AS left_over
     CROSS JOIN LATERAL (
         SELECT o.id, o.org_id, o.source_type, o.source_id, o.attempts
         FROM reporting_outbox AS o
         WHERE o.status IN ('pending', 'failed') AND o.next_attempt_at < 'infinity' AND o.next_attempt_at <= now()
-            AND o.org_id = hungry.org_id AND (o.next_attempt_at, o.id) > (hungry.next_attempt_at, hungry.id)
+            AND o.org_id = hungrier.org_id AND (o.next_attempt_at, o.id) > (hungrier.next_attempt_at, hungrier.id)
         ORDER BY o.next_attempt_at, o.id
-        LIMIT ceil(left_over.rows::float8 / hungry.orgs)
+        LIMIT ceil(left_over.rows::float8 / hungrier.orgs)
         FOR UPDATE SKIP LOCKED
     ) AS picked
     WHERE left_over.rows > 0

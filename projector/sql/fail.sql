@@ -2,12 +2,19 @@
 -- Takes  $1 uuid[] ids and $2 text[] errors, in pairs; $3 integer attempts before a row is a dead letter.
 -- Gives  the rows with their attempts, and whether they are dead now.
 -- Backoff (outbox.md): 30 s x 2^attempts with 10 % jitter either way, at most 1 h.
--- Plan   the primary key.
+-- Plan   the primary key; the errors are looked up in one document, as a join might read the whole key.
 UPDATE reporting_outbox AS o
 SET
     status = 'failed',
     attempts = LEAST(o.attempts, 2147483646) + 1,
-    last_error = left(failed.error, 2000),
+    last_error = left(
+        (
+            SELECT jsonb_object_agg(failed.id, failed.error)
+            FROM unnest($1::uuid[], $2::text[]) AS failed (id, error)
+            WHERE failed.id IS NOT NULL
+        ) ->> o.id::text,
+        2000
+    ),
     claimed_at = NULL,
     updated_at = now(),
     next_attempt_at = CASE
@@ -16,6 +23,5 @@ SET
             3600, LEAST(3600, 30 * power(2, LEAST(o.attempts + 1, 7))) * (0.9 + 0.2 * random())
         )
     END
-FROM unnest($1::uuid[], $2::text[]) AS failed (id, error)
-WHERE o.id = failed.id
+WHERE o.id = ANY ($1::uuid[])
 RETURNING o.id, o.org_id, o.source_type, o.source_id, o.attempts, o.next_attempt_at = 'infinity' AS dead

@@ -18,8 +18,13 @@ CROSS JOIN LATERAL (
     SELECT
         bool_or(o.status <> 'completed') AS waits,
         (array_agg(o.source_version ORDER BY o.created_at DESC, o.id DESC) FILTER (WHERE o.reason = $8))[1] AS newest
-    FROM reporting_outbox AS o
-    WHERE o.org_id = g.org_id AND o.source_type = $7 AND o.source_id = g.source_id
+    -- Planned apart: for the order above, and a table that was empty when it was vacuumed, the whole key might be read.
+    FROM (
+        SELECT w.id, w.status, w.source_version, w.reason, w.created_at
+        FROM reporting_outbox AS w
+        WHERE w.org_id = g.org_id AND w.source_type = $7 AND w.source_id = g.source_id
+        OFFSET 0
+    ) AS o
 ) AS known
 WHERE known.waits IS NOT TRUE
 ORDER BY g.org_id IS NULL, g.created_at, g.source_id

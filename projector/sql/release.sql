@@ -12,8 +12,7 @@ WITH expired AS (
 released AS (
     UPDATE reporting_outbox AS o
     SET status = 'pending', claimed_at = NULL, updated_at = now()
-    FROM expired
-    WHERE o.id = expired.id
+    WHERE o.id = ANY (ARRAY(SELECT id FROM expired))
     RETURNING 1
 )
 SELECT count(*) FROM released

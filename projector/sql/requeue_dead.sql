@@ -15,8 +15,7 @@ WITH dead AS MATERIALIZED (
 requeued AS (
     UPDATE reporting_outbox AS o
     SET status = 'pending', attempts = 0, next_attempt_at = now(), last_error = NULL, updated_at = now()
-    FROM dead
-    WHERE o.id = dead.id
+    WHERE o.id = ANY (ARRAY(SELECT id FROM dead))
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM requeued) AS rows, updated_at, id

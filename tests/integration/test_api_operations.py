@@ -1,6 +1,6 @@
 """The other endpoints on a database, over a socket: run, diagnose, list, requeue, audit (contract: http.md)."""
 
-from datetime import UTC, datetime
+import base64
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -8,9 +8,8 @@ import asyncpg
 import pytest
 
 from projector import outbox
-from projector.batch import BatchRules, run_batch
 from tests.api import RunningApi, assert_problem, public_id, running_api
-from tests.obstacles import opened, set_columns, statuses
+from tests.obstacles import opened, statuses
 from tests.platform_rows import add_event, add_generation, add_org, add_session, enqueue
 
 RUN = "/v1/reports/projector/run"
@@ -90,46 +89,6 @@ async def test_a_run_leaves_rows_that_a_worker_holds_and_releases_leases_that_ra
         await worker.execute("SELECT FROM reporting_outbox WHERE id = $1 FOR UPDATE", held)
         assert (await api.post(RUN)).json["completed"] == 2
     assert await statuses(connection, [held, leased, free]) == ["pending", "completed", "completed"]
-
-
-async def test_diagnostics_of_a_database_without_anything(database: str, connection: asyncpg.Connection) -> None:
-    await add_org(connection)
-    async with running_api(database) as api:
-        body = (await api.get(DIAGNOSTICS)).json
-    assert sorted(entry["dataset"] for entry in body["projector_lag"]) == sorted(DATASETS)
-    assert all(set(entry) == {"dataset"} for entry in body["projector_lag"])  # optional fields are left out
-    assert body["outbox"] == {"pending": 0, "processing": 0, "failed": 0, "completed": 0, "failed_rows": []}
-    assert abs((datetime.fromisoformat(body["generated_at"]) - datetime.now(UTC)).total_seconds()) < 60
-
-
-async def test_diagnostics_tell_of_the_callers_org_alone(
-    database: str, connection: asyncpg.Connection, rules: BatchRules
-) -> None:
-    await enqueue_generations(connection, 2)
-    await run_batch(connection, rules, 10)
-    pending, processing, failing, dead = await enqueue_generations(connection, 4)
-    await set_columns(connection, [processing], status="processing")
-    await fail(connection, [failing], dead=False)
-    await fail(connection, [dead])
-    await fail(connection, await enqueue_generations(connection, 5, org_id=2))
-    created = await connection.fetchval("SELECT created_at FROM reporting_outbox WHERE id = $1", pending)
-    async with running_api(database) as api:
-        body = (await api.get(DIAGNOSTICS)).json
-        theirs = (await api.get(DIAGNOSTICS, by="other")).json
-        whole = (await api.get(f"{DIAGNOSTICS}?org_id=*", by="platform")).json
-    counts = {name: value for name, value in body["outbox"].items() if isinstance(value, int)}
-    assert counts == {"pending": 1, "processing": 1, "failed": 2, "completed": 2}
-    assert datetime.fromisoformat(body["outbox"]["oldest_pending_at"]) == created
-    assert [UUID(row["id"]) for row in body["outbox"]["failed_rows"]] == [dead, failing]
-    assert set(body["outbox"]["failed_rows"][0]) == {
-        "id", "org_id", "source_type", "source_id", "attempts", "last_error", "updated_at",
-    }  # fmt: skip
-    fresh = {entry["dataset"]: entry for entry in body["projector_lag"]}
-    assert 0 <= fresh["llm_generations"]["freshness_lag_ms"] < 60_000
-    assert set(fresh["turns"]) == {"dataset"}
-    assert (theirs["outbox"]["failed"], theirs["outbox"]["completed"]) == (5, 0)
-    assert all(set(entry) == {"dataset"} for entry in theirs["projector_lag"])
-    assert (whole["outbox"]["failed"], whole["outbox"]["completed"]) == (7, 2)
 
 
 async def test_failed_rows_are_listed_page_by_page_within_the_org(
@@ -285,3 +244,56 @@ async def test_an_org_is_found_by_its_public_id_in_either_case(database: str, co
             assert (await api.post(RUN, by="platform", headers={"X-Org-Id": public})).status == 200
         unknown = await api.post(RUN, by="platform", headers={"X-Org-Id": public_id(12)})
         assert_problem(unknown, 404, "not_found")
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+async def test_a_cursor_whose_moment_is_beyond_the_calendar_is_refused(
+    database: str, connection: asyncpg.Connection, moment: str
+) -> None:
+    await add_org(connection)
+    text = f"{moment} 00000000-0000-0000-0000-000000000000"
+    cursor = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    async with running_api(database) as api:
+        assert_problem(await api.get(f"{OUTBOX}?cursor={cursor}"), 400, "bad_request")
+
+
+async def test_a_run_that_an_error_ends_records_the_rows_of_the_batches_before(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await add_org(connection)
+    await connection.execute(
+        "INSERT INTO reporting_outbox (org_id, source_type, source_id, reason)"
+        " SELECT 1, 'llm_generation', gen_random_uuid()::text, 'test' FROM generate_series(1, 1500)"
+    )
+    await connection.execute("""
+        CREATE FUNCTION refuse_the_second_batch() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF (SELECT count(*) FROM reporting_outbox WHERE status = 'completed') > 1000 THEN
+                RAISE EXCEPTION USING ERRCODE = '57P03';
+            END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER refuse_the_second_batch AFTER UPDATE ON reporting_outbox
+            FOR EACH STATEMENT EXECUTE FUNCTION refuse_the_second_batch();
+    """)
+    try:
+        async with running_api(database) as api:
+            assert_problem(await api.post(f"{RUN}?limit=1500"), 503, "unavailable")
+            (record,) = await actions(api)
+    finally:
+        await connection.execute("DROP FUNCTION refuse_the_second_batch CASCADE")
+    assert (record["outcome"], record["rows"]) == ("failed", 1000)
+
+
+async def test_a_requeue_by_ids_keeps_its_limit_and_tells_of_more(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    rows = await enqueue_generations(connection, 3)
+    await fail(connection, rows)
+    body: dict[str, Any] = {"ids": [str(row) for row in rows], "limit": 2}
+    async with running_api(database) as api:
+        for dry_run in (True, False):
+            answer = await api.post(REQUEUE, body | {"dry_run": dry_run})
+            assert answer.json == {"requeued": 2, "more": True}, dry_run
+        assert (await api.post(REQUEUE, body)).json == {"requeued": 1, "more": False}
+    assert await statuses(connection, rows) == ["pending"] * 3

@@ -1,107 +1,41 @@
-"""Backfill: what is missing is found and enqueued, once, within the limit, in order (contract: http.md, outbox.md)."""
+"""Calls of a backfill: limit, order, scope, how far they come, and who else is at work (contract: http.md)."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+import contextlib
+from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
 from projector import backfill as module
 from projector.backfill import BackfillBusyError, alone
-from projector.batch import BatchRules, run_batch
+from projector.batch import BatchRules
 from projector.projections import BUILT_IN
-from tests.backfills import ALL, STALE, assert_nothing_is_missing, enqueued, run, waiting
-from tests.obstacles import opened, wait_until_blocking
+from tests.backfills import (
+    ALL,
+    CONTRACT_ORDER,
+    LEDGER,
+    add_one_of_each,
+    add_postings,
+    assert_nothing_is_missing,
+    drain,
+    enqueued,
+    run,
+    waiting,
+)
+from tests.obstacles import opened, wait_until, wait_until_blocking
 from tests.platform_rows import (
     EPOCH,
-    add_event,
-    add_generation,
     add_org,
     add_posting,
     add_session,
-    enqueue,
-    outbox_row,
 )
-from tests.scenes import SCENES, Scene, add_cast, assert_facts_follow
-
-CONTRACT_ORDER = ["event", "session", "llm_generation", "usage_ledger"]
 
 
 @pytest.fixture
 def database(reused_database: str) -> str:
     return reused_database
-
-
-async def drain(connection: asyncpg.Connection, rules: BatchRules) -> None:
-    while (await run_batch(connection, rules, 10_000)).claimed:
-        pass
-
-
-async def add_one_of_each(connection: asyncpg.Connection, org_id: int = 1, **columns: Any) -> dict[str, UUID]:
-    """One source of each type, by type."""
-    await add_org(connection, org_id)
-    session = await add_session(connection, org_id, **columns)
-    return {
-        "session": session,
-        "event": await add_event(connection, session, "tool.completed", {"tool_name": "search"}, **columns),
-        "llm_generation": await add_generation(connection, org_id, session_id=session, **columns),
-        "usage_ledger": await add_posting(connection, org_id, **columns),
-    }
-
-
-@pytest.mark.parametrize("scene", SCENES, ids=str)
-async def test_a_source_without_facts_is_enqueued_projected_and_not_missing_any_more(
-    connection: asyncpg.Connection, rules: BatchRules, scene: Scene
-) -> None:
-    source = await scene.write(connection, await add_cast(connection))
-    await run(connection)
-    assert (scene.source_type, source) in await waiting(connection)
-    await drain(connection, rules)
-    await assert_facts_follow(connection)
-    await assert_nothing_is_missing(connection)
-
-
-@pytest.mark.parametrize("scene", SCENES, ids=str)
-async def test_each_fact_that_is_lost_makes_its_source_missing(
-    connection: asyncpg.Connection, rules: BatchRules, scene: Scene
-) -> None:
-    source = await scene.write(connection, await add_cast(connection))
-    await run(connection)
-    await drain(connection, rules)
-    for table in scene.tables:
-        facts = await connection.fetch(
-            f"SELECT source_key FROM {table} WHERE source_key LIKE $1", f"{scene.source_type}:{source}%"
-        )
-        assert facts
-        for fact in facts:
-            await connection.execute(f"DELETE FROM {table} WHERE source_key = $1", fact["source_key"])
-            assert await enqueued(connection) == {scene.source_type: 1}, fact["source_key"]
-            assert await waiting(connection) == [(scene.source_type, source)]
-            await drain(connection, rules)
-            await assert_facts_follow(connection)
-
-
-@pytest.mark.parametrize(
-    ("event_type", "data"),
-    [
-        ("turn.sealed", {"turn_id": "t"}),
-        ("message.user", {"capability_id": "web"}),
-        ("capability.usage", {"records": "none"}),
-        ("capability.usage", {"records": [{"capability_id": "", "usage_kind": "exposed"}]}),
-        ("capability.usage", {"records": [{"capability_id": "web", "usage_kind": "odd"}, 7, None, []]}),
-        ("output.message.replaced", {"guardrail_capability_id": 7}),
-        ("output.message.replaced", {}),
-    ],
-    ids=str,
-)
-async def test_an_event_that_gives_no_fact_is_never_missing(
-    connection: asyncpg.Connection, event_type: str, data: dict[str, Any]
-) -> None:
-    await add_org(connection)
-    await add_event(connection, await add_session(connection), event_type, data)
-    assert await enqueued(connection) == {"session": 1}
 
 
 async def test_the_limit_is_spent_in_the_contracts_order_oldest_first(connection: asyncpg.Connection) -> None:
@@ -120,130 +54,6 @@ async def test_sources_of_the_same_moment_are_told_apart(connection: asyncpg.Con
     while await enqueued(connection, 4):
         await drain(connection, rules)
     assert await connection.fetchval("SELECT count(*) FROM fact_session") == len(sessions)
-
-
-async def test_rows_that_wait_are_neither_counted_nor_use_up_the_limit(connection: asyncpg.Connection) -> None:
-    await add_org(connection)
-    session = await add_session(connection)
-    events = [await add_event(connection, session, "tool.completed") for _ in range(9)]
-    for event, status in zip(events[:6], ("pending", "failed", "processing") * 2, strict=True):
-        row = await enqueue(connection, "event", event)
-        await connection.execute("UPDATE reporting_outbox SET status = $2 WHERE id = $1", row, status)
-    rows = await connection.fetch("SELECT * FROM reporting_outbox ORDER BY id")
-    assert await enqueued(connection, 2) == {"event": 2}
-    assert await enqueued(connection, 2) == {"event": 1, "session": 1}
-    assert await enqueued(connection, 2) == {}
-    assert await connection.fetch("SELECT * FROM reporting_outbox ORDER BY id LIMIT 6") == rows
-
-
-async def test_what_is_projected_while_a_backfill_looks_is_not_enqueued_again(
-    database: str, connection: asyncpg.Connection, rules: BatchRules, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await add_org(connection)
-    await enqueue(connection, "usage_ledger", await add_posting(connection))
-    original = module.Backfill._enqueue  # noqa: SLF001 - the moment between looking and enqueuing
-
-    async def project_first(self: module.Backfill, *arguments: Any) -> int:
-        async with opened(database) as worker:
-            await run_batch(worker, rules, 10)
-        return await original(self, *arguments)
-
-    monkeypatch.setattr(module.Backfill, "_enqueue", project_first)
-    assert await enqueued(connection) == {}
-    assert await connection.fetchval("SELECT array_agg(status) FROM reporting_outbox") == ["completed"]
-
-
-async def test_a_completed_row_becomes_pending_and_due_with_all_attempts_before_it(
-    connection: asyncpg.Connection,
-) -> None:
-    await add_org(connection)
-    source = await add_posting(connection)
-    row: UUID = await connection.fetchval(
-        "INSERT INTO reporting_outbox (org_id, source_type, source_id, source_version, reason, status, attempts,"
-        " last_error, next_attempt_at) VALUES (1, 'usage_ledger', $1, $1, 'budget_posting_projection', 'completed', 7,"
-        " 'old', 'infinity') RETURNING id",
-        str(source),
-    )
-    assert await enqueued(connection) == {"usage_ledger": 1}
-    record = await outbox_row(connection, row)
-    assert (record["status"], record["attempts"], record["last_error"]) == ("pending", 0, None)
-    assert record["next_attempt_at"] <= await connection.fetchval("SELECT now()")
-    assert await connection.fetchval("SELECT count(*) FROM reporting_outbox") == 1
-
-
-@pytest.mark.parametrize("projection", BUILT_IN, ids=lambda projection: projection.name)
-async def test_rows_have_the_contracts_reason_and_version(connection: asyncpg.Connection, projection: Any) -> None:
-    made = await add_one_of_each(connection)
-    await run(connection, projections=(projection,))
-    (row,) = await connection.fetch("SELECT * FROM reporting_outbox")
-    source = str(made[projection.source_type])
-    assert (row["org_id"], row["source_type"], row["source_id"], row["reason"], row["status"]) == (
-        1, projection.source_type, source, projection.reason, "pending",
-    )  # fmt: skip
-    if not projection.versioned:
-        assert row["source_version"] == source
-
-
-@pytest.mark.parametrize(
-    ("microseconds", "version"),
-    [
-        (0, "2026-05-06T10:00:00Z"),
-        (120_000, "2026-05-06T10:00:00.120Z"),
-        (123_000, "2026-05-06T10:00:00.123Z"),
-        (123_456, "2026-05-06T10:00:00.123456Z"),
-        (1, "2026-05-06T10:00:00.000001Z"),
-        (100, "2026-05-06T10:00:00.000100Z"),
-        (999_999, "2026-05-06T10:00:00.999999Z"),
-    ],
-)
-@pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu"])
-async def test_a_sessions_version_is_written_as_short_as_is_exact(
-    connection: asyncpg.Connection, microseconds: int, version: str, zone: str
-) -> None:
-    await add_org(connection)
-    await connection.execute(f"SET timezone = '{zone}'")
-    moment = datetime(2026, 5, 6, 10, 0, 0, microseconds, tzinfo=UTC)
-    await add_session(connection, updated_at=moment)
-    await run(connection)
-    assert await connection.fetchval("SELECT source_version FROM reporting_outbox") == version
-
-
-async def test_a_session_that_was_enqueued_before_keeps_its_newest_version(
-    connection: asyncpg.Connection, rules: BatchRules
-) -> None:
-    await add_org(connection)
-    session = await add_session(connection)
-    versions = ("2026-05-06T10:00:00+00:00", "2026-05-06T12:00:00+00:00", "2026-05-06T11:00:00+00:00")
-    for version in versions:  # the newest is the one that was written last, whatever its text says
-        await connection.execute(
-            "INSERT INTO reporting_outbox (org_id, source_type, source_id, source_version, reason)"
-            " VALUES (1, 'session', $1, $2, 'session_snapshot')",
-            str(session), version,
-        )  # fmt: skip
-    await drain(connection, rules)
-    await connection.execute("DELETE FROM fact_session")
-    assert await enqueued(connection) == {"session": 1}
-    pending = await connection.fetch("SELECT source_version FROM reporting_outbox WHERE status = 'pending'")
-    assert [record["source_version"] for record in pending] == [versions[-1]]
-    assert await connection.fetchval("SELECT count(*) FROM reporting_outbox") == 3
-
-
-async def test_late_usage_in_the_outbox_does_not_lend_its_version(
-    connection: asyncpg.Connection, rules: BatchRules
-) -> None:
-    await add_org(connection)
-    generation = await add_generation(connection)
-    for version in (f"{generation}", f"{generation}:late_usage"):
-        await connection.execute(
-            "INSERT INTO reporting_outbox (org_id, source_type, source_id, source_version, reason)"
-            " VALUES (1, 'llm_generation', $1, $2, 'llm_generation_projection')",
-            str(generation), version,
-        )  # fmt: skip
-    await drain(connection, rules)
-    await connection.execute("DELETE FROM fact_llm_generation")
-    await run(connection)
-    pending = await connection.fetch("SELECT source_version FROM reporting_outbox WHERE status = 'pending'")
-    assert [record["source_version"] for record in pending] == [str(generation)]
 
 
 async def test_a_backfill_of_one_org_leaves_all_others_alone(connection: asyncpg.Connection) -> None:
@@ -273,64 +83,6 @@ async def test_a_range_is_of_created_at_its_end_excluded(connection: asyncpg.Con
     assert len(await waiting(connection)) == 16
 
 
-@pytest.mark.parametrize(
-    "scene", [scene for scene in SCENES if scene.source_type in {"session", "llm_generation"}], ids=str
-)
-async def test_a_source_that_changed_without_a_word_is_stale_but_not_missing(
-    connection: asyncpg.Connection, rules: BatchRules, scene: Scene
-) -> None:
-    cast = await add_cast(connection)
-    source = await scene.write(connection, cast)
-    await run(connection)
-    await drain(connection, rules)
-    await scene.change(connection, cast, source)
-    found = await enqueued(connection, mode=STALE)
-    assert found[scene.source_type] == 1
-    await drain(connection, rules)
-    await assert_facts_follow(connection)
-    await assert_nothing_is_missing(connection)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "UPDATE agents SET name = 'other'",
-        "UPDATE harnesses SET name = 'other'",
-        "UPDATE sessions SET status = 'finished', finished_at = now()",
-        "UPDATE sessions SET capabilities = '[]'",
-        "DELETE FROM agent_capabilities",
-        "DELETE FROM harness_capabilities",
-    ],
-)
-async def test_whatever_a_sessions_facts_follow_makes_them_stale(
-    connection: asyncpg.Connection, rules: BatchRules, change: str
-) -> None:
-    cast = await add_cast(connection)
-    scene = next(scene for scene in SCENES if scene.source_type == "session")
-    await scene.write(connection, cast)
-    await run(connection)
-    await drain(connection, rules)
-    await connection.execute(change)
-    assert await enqueued(connection, dry_run=True) == {}
-    assert await enqueued(connection, mode=STALE) == {"session": 1}
-    await drain(connection, rules)
-    await assert_facts_follow(connection)
-
-
-async def test_a_capability_that_is_configured_anew_is_missing(
-    connection: asyncpg.Connection, rules: BatchRules
-) -> None:
-    cast = await add_cast(connection)
-    scene = next(scene for scene in SCENES if scene.source_type == "session")
-    await scene.write(connection, cast)
-    await run(connection)
-    await drain(connection, rules)
-    await connection.execute("INSERT INTO agent_capabilities VALUES ($1, 'browser')", cast.agent)
-    assert await enqueued(connection) == {"session": 1}
-    await drain(connection, rules)
-    await assert_facts_follow(connection)
-
-
 async def test_all_sources_are_enqueued_once_and_then_no_more(
     connection: asyncpg.Connection, rules: BatchRules
 ) -> None:
@@ -358,18 +110,6 @@ async def test_a_dry_run_counts_up_to_the_limit_and_changes_nothing(connection: 
         assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0
     assert await enqueued(connection, mode=mode) == dict.fromkeys(CONTRACT_ORDER, 3)
     assert await enqueued(connection, mode=mode, dry_run=True) == {}
-
-
-async def add_postings(connection: asyncpg.Connection, rows: int, org_id: int = 1) -> None:
-    await add_org(connection, org_id)
-    await connection.execute(
-        "INSERT INTO usage_ledger (org_id, currency, amount, meter_source) SELECT $1, 'USD', 1, 'llm'"
-        " FROM generate_series(1, $2)",
-        org_id, rows,
-    )  # fmt: skip
-
-
-LEDGER = next(projection for projection in BUILT_IN if projection.source_type == "usage_ledger")
 
 
 async def test_calls_go_on_where_the_one_before_ended_and_look_at_nothing_twice(
@@ -518,20 +258,77 @@ async def test_the_application_may_enqueue_a_source_while_a_backfill_does(
     assert await connection.fetchval("SELECT count(*) FROM reporting_outbox") == 1
 
 
-async def test_a_backlog_of_a_backfill_does_not_delay_live_rows(
+async def test_the_limit_is_spent_on_the_oldest_of_all_orgs(connection: asyncpg.Connection) -> None:
+    made = {}
+    for org_id, hour in ((1, 4), (2, 1), (3, 3), (4, 2)):
+        await add_org(connection, org_id)
+        made[hour] = await add_posting(connection, org_id, created_at=EPOCH + timedelta(hours=hour))
+    for hour in (1, 2, 3, 4):
+        await run(connection, 1)
+        assert (await waiting(connection))[-1] == ("usage_ledger", made[hour])
+
+
+async def test_a_lock_that_is_taken_while_its_taker_is_cancelled_is_not_kept(
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TRY_LOCK", module.TRY_LOCK + ", pg_sleep(1)")
+    locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+
+    async def hold(taker: asyncpg.Connection) -> None:
+        async with alone(taker, 1):
+            pass
+
+    async def taken() -> bool:
+        return bool(await connection.fetchval(locks))
+
+    async def gone() -> bool:
+        return not await taken()
+
+    async with opened(database) as taker:
+        call = asyncio.create_task(hold(taker))
+        await wait_until(taken)
+        call.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await call
+        await wait_until(gone, 5)
+
+
+async def test_a_call_that_has_no_time_to_look_again_does_not_say_that_it_reached_everything(
     connection: asyncpg.Connection, rules: BatchRules
 ) -> None:
-    await add_postings(connection, 3000)
-    await run(connection, 3000)
-    live = await add_posting(connection)
-    row = await enqueue(connection, "usage_ledger", live)
-    await add_postings(connection, 3000)
-    await run(connection, 3000)  # enqueued after the live row, and still behind it
-    await run_batch(connection, rules, 100)
-    assert (await outbox_row(connection, row))["status"] == "completed"
+    await add_postings(connection, 500)
+    for _ in range(2):
+        await run(connection, 400, projections=(LEDGER,))
+        await drain(connection, rules)
+    last = await connection.fetchval("SELECT max(id::text) FROM usage_ledger")
+    await connection.execute(
+        "INSERT INTO reporting_backfill_progress (scope, position) SELECT scope, '{}' FROM reporting_backfill_progress"
+        " ON CONFLICT (scope) DO UPDATE SET position = jsonb_build_object('after', jsonb_build_object("
+        "'usage_ledger', $1::text), 'again', '{}'::jsonb)",
+        last,
+    )
+    await connection.execute(
+        "DELETE FROM fact_budget_posting WHERE source_key = (SELECT min(source_key) FROM fact_budget_posting)"
+    )
+    late = await run(connection, 400, projections=(LEDGER,), late_after=1)
+    assert (late.rows, late.complete) == (0, False)
+    assert (await run(connection, 400, projections=(LEDGER,))).rows == 1
 
 
-async def test_an_unknown_uuid_is_no_trouble(connection: asyncpg.Connection) -> None:
-    await add_org(connection)
-    await enqueue(connection, "usage_ledger", uuid4())
-    assert await enqueued(connection) == {}
+async def test_a_backfill_gives_way_to_an_application_that_enqueues_in_another_order(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await add_postings(connection, 10_000)
+    ids = [row[0] for row in await connection.fetch("SELECT id::text FROM usage_ledger ORDER BY created_at, id")]
+    insert = (
+        "INSERT INTO reporting_outbox (org_id, source_type, source_id, source_version, reason)"
+        f" VALUES (1, 'usage_ledger', $1, $1, '{LEDGER.reason}') ON CONFLICT DO NOTHING"
+    )
+    async with opened(database) as application, opened(database) as filler:
+        async with application.transaction():
+            await application.execute(insert, ids[-1])
+            call = asyncio.create_task(run(filler, 10_000, projections=(LEDGER,)))
+            await asyncio.sleep(0.25)  # it writes, and has not come to the last row
+            await application.execute(insert, ids[0])
+        with contextlib.suppress(asyncpg.PostgresError):
+            await call

@@ -9,7 +9,7 @@ import pytest
 from projector import outbox
 from projector.outbox import Ring
 from tests.obstacles import opened
-from tests.platform_rows import add_org
+from tests.platform_rows import add_org, enqueue
 
 ENQUEUE = """
     INSERT INTO reporting_outbox (org_id, source_type, source_id, reason, next_attempt_at)
@@ -130,3 +130,84 @@ async def test_a_row_that_another_holds_leaves_its_place_to_the_next(
             mine = {row.id for row in await outbox.claim(connection, 20)}
     assert len(held) == len(mine) == 20
     assert not held & mine
+
+
+async def test_orgs_whose_rows_are_not_due_take_nothing_from_a_batch(connection: asyncpg.Connection) -> None:
+    for org_id in range(1, 24):
+        await backlog(connection, org_id, 1, seconds=-600)
+    await backlog(connection, 24, 10)
+    await backlog(connection, 25, 1000)
+    assert await claim(connection, 100) == {24: 10, 25: 90}
+
+
+async def test_rows_that_are_not_due_are_left_by_every_part_of_a_claim(connection: asyncpg.Connection) -> None:
+    await backlog(connection, 1, 80)
+    await backlog(connection, 1, 40, seconds=-600)
+    assert await claim(connection, 100) == {1: 80}
+    assert await claim(connection, 100) == {}
+
+
+async def test_orgs_with_failed_rows_alone_have_their_turn(connection: asyncpg.Connection) -> None:
+    for org_id in (1, 2, 3):
+        await backlog(connection, org_id, 2)
+    await connection.execute("UPDATE reporting_outbox SET status = 'failed'")
+    assert await claim(connection, 12) == {1: 2, 2: 2, 3: 2}
+
+
+@pytest.mark.parametrize("limit", [9, 10, 11, 21, 33])
+async def test_what_does_not_divide_evenly_is_claimed_all_the_same(connection: asyncpg.Connection, limit: int) -> None:
+    for org_id in (1, 2):
+        await backlog(connection, org_id, 50)
+    assert (await claim(connection, limit)).total() == limit
+
+
+@pytest.mark.parametrize("place", [0, 15, 99], ids=["among the oldest", "in the middle", "the newest"])
+async def test_a_claim_never_waits_for_a_row_that_another_holds(
+    database: str, connection: asyncpg.Connection, place: int
+) -> None:
+    await backlog(connection, 1, 100)
+    for org_id in (2, 3, 4):
+        await backlog(connection, org_id, 1)
+    held = await connection.fetchval(
+        "SELECT id FROM reporting_outbox WHERE org_id = 1 ORDER BY next_attempt_at OFFSET $1 LIMIT 1", place
+    )
+    await connection.execute("SET lock_timeout = '2s'")
+    async with opened(database) as other, other.transaction():
+        await other.execute("SELECT FROM reporting_outbox WHERE id = $1 FOR UPDATE", held)
+        async with connection.transaction():
+            claimed = await outbox.claim(connection, 40)
+    assert held not in {row.id for row in claimed}
+    assert Counter(row.org_id for row in claimed) == {1: 37, 2: 1, 3: 1, 4: 1}
+
+
+async def test_what_one_part_of_a_claim_has_does_not_use_up_another(connection: asyncpg.Connection) -> None:
+    await backlog(connection, 1, 40)
+    await backlog(connection, 2, 1000)
+    claimed = await claim(connection, 100)
+    assert claimed[1] == 40
+    assert claimed[2] >= 55
+
+
+async def test_the_smallest_org_id_there_can_be_is_served_too(connection: asyncpg.Connection) -> None:
+    for org_id in (-(2**63) + 1, -5, 0, 2**63 - 1):
+        await add_org_of_any_id(connection, org_id)
+        await enqueue(connection, "event", "x", org_id)
+    assert await claim(connection, 100) == {-(2**63) + 1: 1, -5: 1, 0: 1, 2**63 - 1: 1}
+
+
+async def add_org_of_any_id(connection: asyncpg.Connection, org_id: int) -> None:
+    """An org whose id may be negative, which has no public id of the usual form."""
+    if org_id >= 0:
+        await add_org(connection, org_id)
+        return
+    await connection.execute("INSERT INTO organizations (org_id, public_id, name) VALUES ($1, NULL, 'x')", org_id)
+
+
+async def test_a_batch_is_full_where_one_org_has_just_a_little_more_than_its_share(
+    connection: asyncpg.Connection,
+) -> None:
+    await backlog(connection, 1, 10_000)
+    await backlog(connection, 2, 76, seconds=1)
+    for org_id in (3, 4):
+        await backlog(connection, org_id, 1, seconds=1)
+    assert await claim(connection, 400) == {1: 322, 2: 76, 3: 1, 4: 1}

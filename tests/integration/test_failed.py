@@ -11,10 +11,10 @@ import pytest
 
 from projector import outbox
 from projector.database import Timeouts
-from projector.failed import Requeued, Selection, count_requeueable, latest_failed, requeue
+from projector.failed import REQUEUE_DEAD, Requeued, Selection, count_requeueable, latest_failed, requeue
 from schemas.outbox import NOTIFY_CHANNEL
 from tests.obstacles import opened, set_columns, statuses
-from tests.platform_rows import add_org, enqueue, outbox_row
+from tests.platform_rows import EPOCH, add_org, enqueue, outbox_row
 
 TIMEOUTS = Timeouts(statement=30)
 
@@ -209,3 +209,63 @@ async def test_a_list_goes_on_where_the_page_before_ended(
         after = (page[-1].updated_at, page[-1].id)
     assert [len(page) for page in pages] == [3, 3, 1]
     assert [row for page in pages for row in page] == sorted(rows, reverse=True)
+
+
+async def dead_rows(connection: asyncpg.Connection, count: int) -> list[UUID]:
+    """Dead letters, the oldest failure first."""
+    rows = await enqueue_rows(connection, count)
+    await fail_rows(connection, rows, dead=True)
+    for number, row in enumerate(rows):
+        await connection.execute(
+            "UPDATE reporting_outbox SET updated_at = $2 WHERE id = $1", row, EPOCH + timedelta(seconds=number)
+        )
+    return rows
+
+
+async def test_the_oldest_failures_are_requeued_first(connection: asyncpg.Connection) -> None:
+    rows = await dead_rows(connection, 4)
+    assert await requeue(connection, Selection(), limit=2, timeouts=TIMEOUTS) == Requeued(2, more=True)
+    assert await statuses(connection, rows) == ["pending", "pending", "failed", "failed"]
+
+
+async def test_a_slice_tells_where_it_ended(connection: asyncpg.Connection) -> None:
+    rows = await dead_rows(connection, 3)
+    before_all = (EPOCH - timedelta(days=1), UUID(int=0))
+    end = await connection.fetchrow(REQUEUE_DEAD, None, None, 2, *before_all)
+    assert end is not None
+    assert (end["rows"], end["id"]) == (2, rows[1])
+
+
+async def test_a_dead_letter_that_another_holds_is_passed_over_and_told_as_more(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    rows = await dead_rows(connection, 3)
+    await connection.execute("SET lock_timeout = '2s'")
+    async with opened(database) as other, other.transaction():
+        await other.execute("SELECT FROM reporting_outbox WHERE id = $1 FOR UPDATE", rows[1])
+        assert await requeue(connection, Selection(), limit=10, timeouts=TIMEOUTS) == Requeued(2, more=True)
+    assert await statuses(connection, rows) == ["pending", "failed", "pending"]
+
+
+@pytest.mark.parametrize("way", ["ids", "dead"])
+async def test_requeueing_says_when_a_row_was_changed(connection: asyncpg.Connection, way: str) -> None:
+    rows = await dead_rows(connection, 1)
+    await requeue_all(connection, Selection(ids=rows if way == "ids" else None))
+    record = await outbox_row(connection, rows[0])
+    assert record["updated_at"] == record["next_attempt_at"] > EPOCH
+
+
+async def test_more_means_more_of_the_same_selection(connection: asyncpg.Connection) -> None:
+    await fail_rows(connection, await enqueue_rows(connection, 2, "event"), dead=True)
+    await fail_rows(connection, await enqueue_rows(connection, 2, "session"), dead=True)
+    for_events = Selection(source_type="event")
+    assert await requeue(connection, for_events, limit=2, timeouts=TIMEOUTS) == Requeued(2, more=False)
+
+
+@pytest.mark.parametrize("unknown", [0, 2])
+async def test_a_limit_holds_for_ids_too_and_more_is_told(connection: asyncpg.Connection, unknown: int) -> None:
+    rows = await dead_rows(connection, 5)
+    selection = Selection(ids=[*(uuid4() for _ in range(unknown)), *rows])
+    assert await count_requeueable(connection, selection, 10) == 5
+    done: list[Any] = [await requeue(connection, selection, limit=2, timeouts=TIMEOUTS) for _ in range(3)]
+    assert done == [Requeued(2, more=True), Requeued(2, more=True), Requeued(1, more=False)]

@@ -12,7 +12,7 @@ from projector.demo.embedded import database_dsn
 from tests.catalog import TABLES
 from tests.conftest import TEMPLATE, run_on
 from tests.obstacles import opened
-from tests.plans import call, explain, fill
+from tests.plans import call, explain, fill, problems
 from tests.statements import ROWS, SOURCES, STATEMENTS, Statement, flaws
 
 SESSIONS = 3000
@@ -129,3 +129,44 @@ def test_a_plan_is_right_before_the_first_statistics_come(
     found_unanalyzed: dict[str, dict[str, list[str]]], name: str, mode: str
 ) -> None:
     assert found_unanalyzed[mode][name] == []
+
+
+@pytest.fixture(scope="module")
+def emptied(template: str) -> Iterator[str]:
+    """The DSN of a database whose outbox was empty, but had pages, when the server last looked at it."""
+
+    async def build() -> None:
+        await run_on(template, f"CREATE DATABASE emptied TEMPLATE {TEMPLATE}")
+        async with opened(database_dsn(template, "emptied")) as connection:
+            await fill(connection, 1000)
+            await connection.execute("ALTER TABLE reporting_outbox SET (autovacuum_enabled = off)")
+            await connection.execute("CREATE TABLE kept AS TABLE reporting_outbox; DELETE FROM reporting_outbox")
+            await connection.execute("VACUUM (TRUNCATE off) reporting_outbox")
+            await connection.execute("ANALYZE")
+            await connection.execute("INSERT INTO reporting_outbox TABLE kept; DROP TABLE kept")
+
+    asyncio.run(build())
+    yield database_dsn(template, "emptied")
+    asyncio.run(run_on(template, "DROP DATABASE emptied WITH (FORCE)"))
+
+
+@pytest.fixture
+async def outdated(emptied: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection inside a batch's transaction on that database; rolled back."""
+    async with opened(emptied) as connection:
+        await connection.execute(BEGIN)
+        yield connection
+        await connection.execute("ROLLBACK")
+
+
+OF_THE_OUTBOX = ("claim", "complete", "fail", "postpone", "release", "requeue", "count_", "latest_failed", "look_")
+
+
+@pytest.mark.parametrize(("name", "mode"), [pair for pair in MODES if pair[0].startswith(OF_THE_OUTBOX)])
+async def test_a_plan_is_right_while_statistics_say_that_the_outbox_is_empty(
+    outdated: asyncpg.Connection, name: str, mode: str
+) -> None:
+    statement = STATEMENTS[name]
+    await outdated.execute(f"SET LOCAL plan_cache_mode = {mode}; PREPARE it AS {statement.sql}")
+    plan = await explain(outdated, "it", await arguments_of(outdated, statement))
+    assert problems(plan, most_rows=statement.most_rows, whole=statement.whole) == []
