@@ -22,8 +22,8 @@ async def enqueue_rows(connection: asyncpg.Connection, org_id: int, rows: int) -
         await enqueue(connection, "llm_generation", await add_generation(connection, org_id), org_id)
 
 
-async def work(database: str, rules: BatchRules, start: int, batches: int) -> list[BatchResult]:
-    """So many batches of one worker."""
+async def work(database: str, rules: BatchRules, start: int, batches: int, most: int = 1000) -> list[BatchResult]:
+    """So many batches of one worker, the first of `start` rows and none of more than `most`."""
     stop = asyncio.Event()
     done: list[BatchResult] = []
 
@@ -40,7 +40,7 @@ async def work(database: str, rules: BatchRules, start: int, batches: int) -> li
 
     async with asyncpg.create_pool(database, min_size=1, max_size=1) as pool:
         await Worker(
-            pool=pool, rules=rules, size=BatchSize(start=start, limit=1000, slow_seconds=0), stop=stop,
+            pool=pool, rules=rules, size=BatchSize(start=start, limit=most, slow_seconds=0), stop=stop,
             rest=nothing_is_due, on_batch=count, on_fault=give_up, log=structlog.get_logger(),
         ).run()  # fmt: skip
     return done
@@ -51,7 +51,7 @@ async def test_an_org_behind_others_with_backlogs_has_its_turn(
 ) -> None:
     for org_id, rows in ((1, 60), (2, 60), (3, 1)):
         await enqueue_rows(connection, org_id, rows)
-    await work(database, rules, start=8, batches=2)
+    await work(database, rules, start=8, batches=2, most=8)
     waiting = await connection.fetch("SELECT DISTINCT org_id FROM reporting_outbox WHERE status = 'pending'")
     assert {record["org_id"] for record in waiting} == {1, 2}
 
