@@ -8,9 +8,11 @@
 -- Plan   index scans of reporting_outbox_due_by_org, each ending with a limit: a probe for each org, then its rows from
 --        either end. The conditions are literals to match that index.
 --
--- Why three picks. `oldest` is the queue. `newest` keeps a backlog from delaying live work of the same org: a backfill
--- enqueues rows that have been due for a while (see backfill), so what is newest is live. `more` gives what orgs with few
--- rows leave over to those that have more, so that a batch is full however unequal the orgs are.
+-- Why three picks. `oldest` is the queue. `newest` are rows that became due within the last seconds: live ones, which an
+-- org's own backlog must not delay. Those of a backfill became due earlier, however fast it enqueues (enqueue.sql), and a
+-- backlog without live rows is claimed in its order alone: two workers that took it from both ends would meet in the same
+-- sessions, and wait for each other. `more` gives what orgs with few rows leave over to those that have more, so that a
+-- batch is full however unequal the orgs are.
 WITH RECURSIVE ring AS (
     SELECT first.org_id, first.next_attempt_at, 1 AS position
     FROM (
@@ -32,22 +34,35 @@ WITH RECURSIVE ring AS (
     ) AS following
     WHERE ring.position < $3
 ),
--- Each org with a due row, and its share of three quarters of the batch.
 due AS MATERIALIZED (
-    SELECT org_id, GREATEST($1 - $1 / 4, 1) / count(*) OVER () AS share
-    FROM ring
-    WHERE next_attempt_at <= now()
+    SELECT org_id, count(*) OVER () AS orgs FROM ring WHERE next_attempt_at <= now()
 ),
-oldest AS MATERIALIZED (
-    SELECT picked.*, due.share
+newest AS MATERIALIZED (
+    SELECT picked.*
     FROM due
+    CROSS JOIN LATERAL (
+        SELECT o.id, o.org_id, o.source_type, o.source_id, o.attempts
+        FROM reporting_outbox AS o
+        WHERE o.status IN ('pending', 'failed') AND o.next_attempt_at < 'infinity' AND o.next_attempt_at <= now()
+            AND o.next_attempt_at > now() - interval '5 seconds' AND o.org_id = due.org_id
+        ORDER BY o.next_attempt_at DESC, o.id DESC
+        LIMIT $1 / 4 / due.orgs
+        FOR UPDATE SKIP LOCKED
+    ) AS picked
+),
+-- What is left is shared evenly.
+oldest AS MATERIALIZED (
+    SELECT picked.*, shared.share
+    FROM due
+    CROSS JOIN (SELECT GREATEST($1 - count(*), 1) AS rows FROM newest) AS left_over
+    CROSS JOIN LATERAL (SELECT GREATEST(left_over.rows / due.orgs, 1) AS share) AS shared
     CROSS JOIN LATERAL (
         SELECT o.id, o.org_id, o.source_type, o.source_id, o.attempts, o.next_attempt_at
         FROM reporting_outbox AS o
         WHERE o.status IN ('pending', 'failed') AND o.next_attempt_at < 'infinity' AND o.next_attempt_at <= now()
             AND o.org_id = due.org_id
         ORDER BY o.next_attempt_at, o.id
-        LIMIT due.share
+        LIMIT shared.share
         FOR UPDATE SKIP LOCKED
     ) AS picked
 ),
@@ -62,37 +77,19 @@ hungry AS MATERIALIZED (
     ) AS numbered
     WHERE position = share
 ),
-newest AS MATERIALIZED (
+more AS MATERIALIZED (
     SELECT picked.*
     FROM hungry
+    CROSS JOIN (
+        SELECT $1 - count(*) AS rows FROM (SELECT id FROM newest UNION SELECT id FROM oldest) AS claimed
+    ) AS left_over
     CROSS JOIN LATERAL (
         SELECT o.id, o.org_id, o.source_type, o.source_id, o.attempts
         FROM reporting_outbox AS o
         WHERE o.status IN ('pending', 'failed') AND o.next_attempt_at < 'infinity' AND o.next_attempt_at <= now()
             AND o.org_id = hungry.org_id AND (o.next_attempt_at, o.id) > (hungry.next_attempt_at, hungry.id)
-        ORDER BY o.next_attempt_at DESC, o.id DESC
-        LIMIT $1 / 4 / hungry.orgs
-        FOR UPDATE SKIP LOCKED
-    ) AS picked
-),
--- Those of them that may have more still: the others gave all they had.
-hungrier AS MATERIALIZED (
-    SELECT hungry.org_id, hungry.next_attempt_at, hungry.id, count(*) OVER () AS orgs
-    FROM hungry
-    LEFT JOIN (SELECT org_id, count(*) AS rows FROM newest GROUP BY org_id) AS given USING (org_id)
-    WHERE COALESCE(given.rows, 0) = $1 / 4 / hungry.orgs
-),
-more AS MATERIALIZED (
-    SELECT picked.*
-    FROM hungrier
-    CROSS JOIN (SELECT $1 - (SELECT count(*) FROM oldest) - (SELECT count(*) FROM newest) AS rows) AS left_over
-    CROSS JOIN LATERAL (
-        SELECT o.id, o.org_id, o.source_type, o.source_id, o.attempts
-        FROM reporting_outbox AS o
-        WHERE o.status IN ('pending', 'failed') AND o.next_attempt_at < 'infinity' AND o.next_attempt_at <= now()
-            AND o.org_id = hungrier.org_id AND (o.next_attempt_at, o.id) > (hungrier.next_attempt_at, hungrier.id)
         ORDER BY o.next_attempt_at, o.id
-        LIMIT ceil(left_over.rows::float8 / hungrier.orgs)
+        LIMIT ceil(left_over.rows::float8 / hungry.orgs)
         FOR UPDATE SKIP LOCKED
     ) AS picked
     WHERE left_over.rows > 0

@@ -59,7 +59,7 @@ class Plan:
     backfill: Scale
 
 
-FULL = Plan(2000, 10_000, 3, (Target("b2", "a", 25), Target("b2", "c", 0.4)), Scale(26_000, 10_000, 15))
+FULL = Plan(2000, 10_000, 3, (Target("b2", "a", 20), Target("b2", "c", 0.4)), Scale(26_000, 10_000, 15))
 QUICK = Plan(
     200, 1_000, 1, (Target("b2", "a", 5), Target("b2", "c", 0.1)),
     # So small a backlog is gone at once, so its live rows have hardly anything to wait for.
