@@ -153,7 +153,7 @@ class Backfill:
         done = await self._walk(self._progress.after)
         # A call that has not walked everything itself looks again for what has come to be missing behind it.
         if done and known and self.scope.mode is not BackfillMode.ALL:
-            await self._walk(self._progress.again, most=max(2 * self.limit, _LARGEST_SLICE))
+            await self._walk(self._progress.again, most=max(self.limit, _LARGEST_SLICE))
             done = not self.is_late()  # cut short, it has not looked again
         self.outcome.complete = done or self.room <= 0
         if done and not self.outcome.rows and not self.dry_run:
