@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -25,6 +26,12 @@ TEMPLATE = "template_reporting"
 
 # Nothing here survives the tests, so nothing needs to reach the disk.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum_naptime": "5s"}
+
+
+def pytest_configure() -> None:
+    """Lets Ctrl-C reach the processes that tests start: a shell's background jobs ignore it, and hand that on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def docker_runs() -> bool:

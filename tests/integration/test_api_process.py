@@ -66,7 +66,7 @@ async def serving(folder: Path, dsn: str, *arguments: str, **variables: str) -> 
         (("--insecure",), {"reporting_api_host": "::"}, "REPORTING_API_HOST='::': with --insecure"),
         (("--insecure",), {"reporting_api_host": "localhost.example"}, "REPORTING_API_HOST='localhost.example': with"),
         (("--insecure",), {"reporting_api_host": ""}, "REPORTING_API_HOST='': with --insecure"),
-        ((), {"reporting_api_credentials_file": "gone.json"}, "_CREDENTIALS_FILE: gone.json: No such file"),
+        ((), {"reporting_api_credentials_file": "gone"}, "REPORTING_API_CREDENTIALS_FILE: gone: No such file"),
         ((), JWTS, "REPORTING_API_JWT_ISSUER and _AUDIENCE are of no use without REPORTING_API_JWKS"),
         ((), {"reporting_api_jwks": "keys.json"}, "JWTs need both an issuer and an audience. See REPORTING_API_JWKS"),
         ((), {"reporting_api_jwks": "http://x/keys", **JWTS}, "the JWKS must be an https:// URL or the path of a file"),
