@@ -8,7 +8,7 @@
 -- Plan   index scans of reporting_outbox_due_by_org, each ending with a limit: a probe for each org, then its rows from
 --        either end. The conditions are literals to match that index.
 --
--- Why three picks. `oldest` is the queue. `newest` are rows that became due within the last seconds: live ones, which an
+-- Why three picks. `oldest` is the queue. `newest` are rows that became due within the last minute: live ones, which an
 -- org's own backlog must not delay. Those of a backfill became due earlier, however fast it enqueues (enqueue.sql), and a
 -- backlog without live rows is claimed in its order alone: two workers that took it from both ends would meet in the same
 -- sessions, and wait for each other. `more` gives what orgs with few rows leave over to those that have more, so that a
@@ -44,7 +44,7 @@ newest AS MATERIALIZED (
         SELECT o.id, o.org_id, o.source_type, o.source_id, o.attempts
         FROM reporting_outbox AS o
         WHERE o.status IN ('pending', 'failed') AND o.next_attempt_at < 'infinity' AND o.next_attempt_at <= now()
-            AND o.next_attempt_at > now() - interval '5 seconds' AND o.org_id = due.org_id
+            AND o.next_attempt_at > now() - interval '60 seconds' AND o.org_id = due.org_id
         ORDER BY o.next_attempt_at DESC, o.id DESC
         LIMIT $1 / 4 / due.orgs
         FOR UPDATE SKIP LOCKED

@@ -226,7 +226,7 @@ async def test_a_row_made_pending_again_is_as_if_new_and_behind_live_ones(connec
     now = await connection.fetchval("SELECT now()")
     assert (record["claimed_at"], record["last_error"]) == (None, None)
     assert now - record["updated_at"] < timedelta(seconds=5)
-    assert timedelta(seconds=9) < now - record["next_attempt_at"] < timedelta(seconds=15)
+    assert timedelta(seconds=69) < now - record["next_attempt_at"] < timedelta(seconds=75)
 
 
 async def test_sources_enqueued_together_are_claimed_oldest_first(connection: asyncpg.Connection) -> None:

@@ -71,7 +71,7 @@ async def test_the_oldest_rows_and_live_ones_are_claimed_before_the_bulk(connect
 
 
 async def test_a_backlog_without_live_rows_is_claimed_in_its_order(connection: asyncpg.Connection) -> None:
-    await backlog(connection, 1, 1000, seconds=6)
+    await backlog(connection, 1, 1000, seconds=61)
     async with connection.transaction():
         claimed = [row.id for row in await outbox.claim(connection, 400)]
     first = await connection.fetch("SELECT id FROM reporting_outbox ORDER BY next_attempt_at LIMIT 400")
