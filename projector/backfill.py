@@ -181,8 +181,6 @@ class Backfill:
                 ended = await self._one_slice(projection, after, size)
                 if self.outcome.rows == before:
                     size = min(size * 2, _LARGEST_SLICE)
-            if last is not None:
-                after.pop(projection.source_type, None)
         return True
 
     async def _one_slice(self, projection: Projection, after: dict[str, str], size: int) -> bool:
@@ -215,6 +213,8 @@ class Backfill:
             # The last slice is looked at again by the next call: sources may be under way while it is read.
             if len(piece.sources) <= self.room and (every or piece.size == size):
                 after[source_type] = piece.last_key
+            elif len(piece.sources) <= self.room and after is self._progress.again:
+                after.pop(source_type, None)  # the next look again begins anew
             enqueued = await self._enqueue(projection, piece.sources[: self.room])
         self.outcome.looked_at += piece.size
         self.outcome.enqueued[source_type] = self.outcome.enqueued.get(source_type, 0) + enqueued
