@@ -12,7 +12,7 @@
 -- org's own backlog must not delay. Those of a backfill became due earlier, however fast it enqueues (enqueue.sql), and a
 -- backlog without live rows is claimed in its order alone: two workers that took it from both ends would meet in the same
 -- sessions, and wait for each other. `more` gives what orgs with few rows leave over to those that have more, so that a
--- batch is full however unequal the orgs are.
+-- batch is nearly full unless the orgs are very unequal.
 WITH RECURSIVE ring AS (
     SELECT first.org_id, first.next_attempt_at, 1 AS position
     FROM (
