@@ -14,6 +14,7 @@ from backfill_api.problems import ApiError, Code
 from projector import outbox
 from projector.backfill import Backfill, BackfillBusyError, BackfillOutcome, Scope, alone
 from projector.batch import BatchRules, run_batch
+from projector.claims import Backlog, Claimer
 from projector.database import acquire, operator_transaction
 from projector.diagnostics import OutboxCounts, read_freshness, read_outbox, read_outbox_of_org
 from projector.failed import Selection, count_requeueable, latest_failed, requeue
@@ -97,7 +98,8 @@ class Operations:
 
         Rows with something in their way, such as a lock, are put off and count as neither completed nor failed.
         """
-        claim = outbox.claim if org_id is None else partial(outbox.claim_org, org_id=org_id)
+        claimer = Claimer(Backlog(self.clock, exact=True))
+        claim = claimer.claim if org_id is None else partial(outbox.claim_org, org_id=org_id)
         is_late = self._deadline()
         rules = isolating(self.rules)
         claimed = completed = failed = 0

@@ -1,16 +1,16 @@
 """A batch: claim due rows, project them set by set, settle them, commit. One transaction (design: promises 1 to 3)."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from uuid import UUID
+from dataclasses import dataclass, field, replace
 
 import asyncpg
 import structlog
 
 from projector import outbox
+from projector.claims import claim as claim_any
 from projector.database import Timeouts, savepoint, transaction
 from projector.errors import ErrorKind, classify, describe
-from projector.outbox import ClaimedRow, Delays, FailedOutcome
+from projector.outbox import ClaimedRows, Delays, FailedOutcome, Tid
 from projector.registry import Projection, Registry
 from projector.settings import OnSourceGone
 
@@ -23,7 +23,7 @@ _POSTPONE_SECONDS = 30.0
 
 Log = structlog.stdlib.BoundLogger
 
-Claim = Callable[[asyncpg.Connection, int], Awaitable[list[ClaimedRow]]]
+Claim = Callable[[asyncpg.Connection, int], Awaitable[list[ClaimedRows]]]
 """Claims up to so many rows inside a transaction."""
 
 
@@ -36,6 +36,7 @@ class BatchRules:
         timeouts: of its transaction.
         max_attempts: attempts before a failing row is a dead letter.
         on_source_gone: what becomes of the facts of sources that are gone.
+        keep_completed: whether completed rows stay in the outbox; if not, they are deleted as they are settled.
         isolate_contended: whether rows with something in their way (a lock) are looked for and put off, instead of
             giving the batch up.
     """
@@ -44,6 +45,7 @@ class BatchRules:
     timeouts: Timeouts
     max_attempts: int
     on_source_gone: OnSourceGone
+    keep_completed: bool = True
     isolate_contended: bool = False
 
 
@@ -54,7 +56,7 @@ class BatchResult:
     Attributes:
         limit: how many rows it would have claimed at the most.
         claimed: how many it claimed.
-        more_orgs: whether there are orgs that it did not come to.
+        more: whether a backlog is known that it did not come to.
         completed, postponed, gone: rows by source type; `gone` are those completed ones whose source was not there.
         failed: the rows that failed.
         facts, removed: facts written and removed, by dataset.
@@ -64,7 +66,7 @@ class BatchResult:
 
     limit: int = 0
     claimed: int = 0
-    more_orgs: bool = False
+    more: bool = False
     completed: dict[str, int] = field(default_factory=dict)
     failed: list[FailedOutcome] = field(default_factory=list)
     postponed: dict[str, int] = field(default_factory=dict)
@@ -77,7 +79,7 @@ class BatchResult:
     @property
     def full(self) -> bool:
         """Whether more rows may be due."""
-        return self.claimed >= self.limit or self.more_orgs
+        return self.claimed >= self.limit or self.more
 
     @property
     def completed_rows(self) -> int:
@@ -94,13 +96,13 @@ class BatchResult:
 class _Verdicts:
     """What is to be settled, collected while the groups are projected."""
 
-    completed: list[UUID] = field(default_factory=list)
-    errors: list[tuple[UUID, str]] = field(default_factory=list)
-    postponed: dict[str, list[UUID]] = field(default_factory=dict)
+    completed: list[Tid] = field(default_factory=list)
+    errors: list[tuple[Tid, str]] = field(default_factory=list)
+    postponed: dict[str, list[Tid]] = field(default_factory=dict)
 
 
 async def run_batch(
-    connection: asyncpg.Connection, rules: BatchRules, limit: int, claim: Claim = outbox.claim
+    connection: asyncpg.Connection, rules: BatchRules, limit: int, claim: Claim = claim_any
 ) -> BatchResult:
     """Claims up to `limit` due rows and brings each to its end: completed, failed, or put off.
 
@@ -116,44 +118,46 @@ async def run_batch(
     """
     result = BatchResult(limit=limit)
     async with transaction(connection, rules.timeouts):
-        rows = await claim(connection, limit)
-        result.claimed = len(rows)
-        if rows:
+        groups = await claim(connection, limit)
+        result.claimed = sum(map(len, groups))
+        if groups:
             verdicts = _Verdicts()
-            await _project_rows(connection, rules, rows, verdicts, result)
+            await _project_groups(connection, rules, groups, verdicts, result)
             await _settle(connection, rules, verdicts, result)
     return result
 
 
-async def _project_rows(
+async def _project_groups(
     connection: asyncpg.Connection,
     rules: BatchRules,
-    rows: Iterable[ClaimedRow],
+    groups: Iterable[ClaimedRows],
     verdicts: _Verdicts,
     result: BatchResult,
 ) -> None:
-    groups: dict[tuple[str, bool], list[ClaimedRow]] = {}
-    for row in rows:
-        if rules.registry.get(row.source_type) is None:
-            verdicts.errors.append((row.id, "unsupported source type: no projection knows it"))
-        elif not row.is_uuid:
-            verdicts.errors.append((row.id, "malformed source id: not a UUID"))
+    by_kind: dict[tuple[str, bool], list[ClaimedRows]] = {}
+    for group in groups:
+        if rules.registry.get(group.source_type) is None:
+            error = "unsupported source type: no projection knows it"
+            verdicts.errors.extend((tid, error) for tid in group.tids)
+        elif not group.well_formed:
+            verdicts.errors.extend((tid, "malformed source id: not a UUID") for tid in group.tids)
         else:
             # Rows that have failed before stand apart, so that they do not make fresh ones be halved again.
-            groups.setdefault((row.source_type, row.attempts > 0), []).append(row)
-    # In the registry's order: all workers lock facts in the same order.
-    for projection in rules.registry:
+            by_kind.setdefault((group.source_type, group.retried), []).append(group)
+    # All workers lock facts in the same order, the registry's from its end. Events come last, as they alone lock facts
+    # of rows in other batches (a tool call raises its turn's count): what is locked last is held for the shortest time.
+    for projection in reversed(tuple(rules.registry)):
         for retried in (False, True):
-            group = groups.get((projection.source_type, retried))
-            if group:
-                await _project_group(connection, rules, projection, group, verdicts, result)
+            kind = by_kind.get((projection.source_type, retried))
+            if kind:
+                await _project_group(connection, rules, projection, _joined(kind), verdicts, result)
 
 
 async def _project_group(
     connection: asyncpg.Connection,
     rules: BatchRules,
     projection: Projection,
-    rows: Sequence[ClaimedRow],
+    rows: ClaimedRows,
     verdicts: _Verdicts,
     result: BatchResult,
 ) -> None:
@@ -168,15 +172,14 @@ async def _project_group(
         if kind is ErrorKind.BROKEN and await _is_broken(connection, projection):
             _put_off(projection, rows, error, verdicts, result)
         elif len(rows) > 1:
-            middle = len(rows) // 2
-            for half in (rows[:middle], rows[middle:]):
+            for half in rows.halves():
                 await _project_group(connection, rules, projection, half, verdicts, result)
         elif kind is ErrorKind.CONTENDED:
             _put_off(projection, rows, error, verdicts, result)
         else:
-            verdicts.errors.append((rows[0].id, describe(error)))
+            verdicts.errors.append((rows.tids[0], describe(error)))
         return
-    verdicts.completed.extend(row.id for row in rows)
+    verdicts.completed.extend(rows.tids)
     _add(result.completed, {projection.source_type: len(rows)})
     _add(result.gone, {projection.source_type: outcome.gone})
     _add(result.facts, outcome.facts)
@@ -185,9 +188,9 @@ async def _project_group(
 
 
 def _put_off(
-    projection: Projection, rows: Sequence[ClaimedRow], error: Exception, verdicts: _Verdicts, result: BatchResult
+    projection: Projection, rows: ClaimedRows, error: Exception, verdicts: _Verdicts, result: BatchResult
 ) -> None:
-    verdicts.postponed.setdefault(describe(error), []).extend(row.id for row in rows)
+    verdicts.postponed.setdefault(describe(error), []).extend(rows.tids)
     _add(result.postponed, {projection.source_type: len(rows)})
 
 
@@ -204,6 +207,10 @@ async def _is_broken(connection: asyncpg.Connection, projection: Projection) -> 
     return False
 
 
+_Sources = tuple[list[int], list[str]]
+"""Org ids and source ids, in pairs."""
+
+
 @dataclass(slots=True)
 class _Projected:
     gone: int = 0
@@ -213,18 +220,18 @@ class _Projected:
 
 
 async def _project(
-    connection: asyncpg.Connection, rules: BatchRules, projection: Projection, rows: Sequence[ClaimedRow]
+    connection: asyncpg.Connection, rules: BatchRules, projection: Projection, rows: ClaimedRows
 ) -> _Projected:
     """The two passes of a projection: insert or lock, then read again and overwrite what was locked."""
     outcome = _Projected()
-    sources = [(row.org_id, row.source_id) for row in rows]
+    sources = (rows.org_ids, rows.source_ids)
     existing, gone = await _project_pass(connection, projection, sources, outcome, overwrite=False)
-    if existing:
+    if existing[0]:
         _, gone_since = await _project_pass(connection, projection, existing, outcome, overwrite=True)
-        gone += gone_since
-    outcome.gone = len(gone)
-    if gone and rules.on_source_gone is OnSourceGone.REMOVE:
-        for record in await connection.fetch(projection.remove, *_arrays(gone)):
+        gone = (gone[0] + gone_since[0], gone[1] + gone_since[1])
+    outcome.gone = len(gone[0])
+    if gone[0] and rules.on_source_gone is OnSourceGone.REMOVE:
+        for record in await connection.fetch(projection.remove, *gone):
             _add(outcome.removed, {record["name"]: record["count"]})
     return outcome
 
@@ -232,17 +239,19 @@ async def _project(
 async def _project_pass(
     connection: asyncpg.Connection,
     projection: Projection,
-    sources: Sequence[tuple[int, str]],
+    sources: tuple[Sequence[int], Sequence[str]],
     outcome: _Projected,
     *,
     overwrite: bool,
-) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+) -> tuple[_Sources, _Sources]:
     """Runs the projection's statement once; gives the sources that have facts already, and those that are gone."""
-    named: dict[str, list[tuple[int, str]]] = {"existing": [], "gone": []}
+    named: dict[str, _Sources] = {"existing": ([], []), "gone": ([], [])}
     counts = {"written": outcome.facts, "skipped": outcome.skipped}
-    for record in await connection.fetch(projection.project, *_arrays(sources), overwrite):
+    for record in await connection.fetch(projection.project, *sources, overwrite):
         if record["outcome"] in named:
-            named[record["outcome"]].append((record["org_id"], record["source_id"]))
+            org_ids, source_ids = named[record["outcome"]]
+            org_ids.append(record["org_id"])
+            source_ids.append(record["source_id"])
         else:
             _add(counts[record["outcome"]], {record["name"]: record["count"]})
     return named["existing"], named["gone"]
@@ -250,15 +259,24 @@ async def _project_pass(
 
 async def _settle(connection: asyncpg.Connection, rules: BatchRules, verdicts: _Verdicts, result: BatchResult) -> None:
     if verdicts.completed:
-        result.delays = await outbox.complete(connection, verdicts.completed, DELAY_BOUNDS)
+        result.delays = await outbox.complete(connection, verdicts.completed, DELAY_BOUNDS, keep=rules.keep_completed)
     if verdicts.errors:
         result.failed = await outbox.fail(connection, verdicts.errors, rules.max_attempts)
-    for error, ids in verdicts.postponed.items():
-        await outbox.postpone(connection, ids, error, _POSTPONE_SECONDS)
+    for error, tids in verdicts.postponed.items():
+        await outbox.postpone(connection, tids, error, _POSTPONE_SECONDS)
 
 
-def _arrays(sources: Sequence[tuple[int, str]]) -> tuple[list[int], list[str]]:
-    return [org_id for org_id, _ in sources], [source_id for _, source_id in sources]
+def _joined(groups: Sequence[ClaimedRows]) -> ClaimedRows:
+    """Groups of one kind as one."""
+    first, *others = groups
+    if not others:
+        return first
+    return replace(
+        first,
+        tids=[tid for group in groups for tid in group.tids],
+        org_ids=[org_id for group in groups for org_id in group.org_ids],
+        source_ids=[source_id for group in groups for source_id in group.source_ids],
+    )
 
 
 def _add(total: dict[str, int], counts: dict[str, int]) -> None:

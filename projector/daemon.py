@@ -11,6 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from projector.batch import BatchResult, BatchRules
+from projector.claims import Backlog, Claimer
 from projector.database import Timeouts, acquire, open_pool
 from projector.errors import describe, is_database_fault
 from projector.feed import Feed
@@ -119,8 +120,11 @@ class Daemon:
 
     async def _run_tasks(self, pool: asyncpg.Pool, metrics: Metrics) -> int:
         feed = Feed(self.settings.reporting_projector_interval_secs, time.monotonic)
+        backlog = Backlog(time.monotonic)
         workers = [
-            asyncio.create_task(self._worker(number, pool, feed, metrics).run(), name=f"worker-{number}")
+            asyncio.create_task(
+                self._worker(number, pool, feed, Claimer(backlog), metrics).run(), name=f"worker-{number}"
+            )
             for number in range(self.settings.reporting_projector_workers)
         ]
         helpers = [asyncio.create_task(job, name=name) for name, job in self._helpers(pool, feed, metrics)]
@@ -173,7 +177,7 @@ class Daemon:
         await self.stop.wait()
         feed.close()
 
-    def _worker(self, number: int, pool: asyncpg.Pool, feed: Feed, metrics: Metrics) -> Worker:
+    def _worker(self, number: int, pool: asyncpg.Pool, feed: Feed, claimer: Claimer, metrics: Metrics) -> Worker:
         log = self.log.bind(worker=number)
         slow_seconds = self.settings.reporting_projection_slow_threshold_ms / 1000
 
@@ -209,6 +213,7 @@ class Daemon:
             on_batch=on_batch,
             on_fault=on_fault,
             log=log,
+            claimer=claimer,
         )
 
 

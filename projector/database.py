@@ -11,24 +11,26 @@ from projector.settings import SharedSettings
 
 APPLICATION_NAME = "reporting-projector"
 
-# What every batch runs under, as one round trip. READ COMMITTED whatever the database's default: a second pass must see
-# what was committed before its locks were granted. Constraints are checked at once, so that they fail the row and not
-# the commit. Index scans alone, and no JIT: rows come in an index's order and the first few cost a few, whatever the
-# statistics say or fail to say. The commit does not wait for the disk: facts and settled rows go or stay together, so
-# what a crash of the server takes back is projected again. A transaction left idle is ended by the server, and so is
-# one whose client has died in the midst of a statement: a stopped or killed process does not keep its rows.
+# What every batch runs under, as one round trip and few statements. READ COMMITTED whatever the database's default: a
+# second pass must see what was committed before its locks were granted. Constraints are checked at once, so that they
+# fail the row and not the commit. Index scans alone, and no JIT: rows come in an index's order and the first few cost a
+# few, whatever the statistics say or fail to say. The commit does not wait for the disk: facts and settled rows go or
+# stay together, so what a crash of the server takes back is projected again. A transaction left idle is ended by the
+# server, and so is one whose client has died in the midst of a statement: a stopped or killed process does not keep its
+# rows.
 _BEGIN = """
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 SET CONSTRAINTS ALL IMMEDIATE;
-SET LOCAL statement_timeout = {statement_ms};
-SET LOCAL lock_timeout = {lock_ms};
-SET LOCAL idle_in_transaction_session_timeout = {idle_ms};
-SET LOCAL client_connection_check_interval = '1s';
-SET LOCAL enable_seqscan = off;
-SET LOCAL enable_bitmapscan = off;
-SET LOCAL jit = off;
-SET LOCAL synchronous_commit = off;
-SET LOCAL work_mem = '32MB'
+SELECT
+    set_config('statement_timeout', '{statement_ms}', true),
+    set_config('lock_timeout', '{lock_ms}', true),
+    set_config('idle_in_transaction_session_timeout', '{idle_ms}', true),
+    set_config('client_connection_check_interval', '1s', true),
+    set_config('enable_seqscan', 'off', true),
+    set_config('enable_bitmapscan', 'off', true),
+    set_config('jit', 'off', true),
+    set_config('synchronous_commit', 'off', true),
+    set_config('work_mem', '32MB', true)
 """
 _LOCK_TIMEOUT_SECONDS = 10.0
 _IDLE_TIMEOUT_SECONDS = 60.0

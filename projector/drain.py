@@ -9,6 +9,7 @@ import asyncpg
 import structlog
 
 from projector.batch import BatchResult, BatchRules
+from projector.claims import Backlog, Claimer
 from projector.worker import BatchSize, Worker
 
 _MOST_FAULTS = 8
@@ -60,6 +61,7 @@ async def drain(
         Exception: a fault of the database that lasted through several attempts, or whatever else ended a worker.
     """
     total = DrainResult()
+    backlog = Backlog(time.monotonic, exact=True)
     started = time.monotonic()
 
     async def nothing_is_due() -> bool:
@@ -78,7 +80,7 @@ async def drain(
             for number in range(workers):
                 worker = Worker(
                     pool=pool, rules=rules, size=new_size(), stop=asyncio.Event(), rest=nothing_is_due, on_batch=count,
-                    on_fault=give_up_some_time, log=log.bind(worker=number),
+                    on_fault=give_up_some_time, log=log.bind(worker=number), claimer=Claimer(backlog),
                 )  # fmt: skip
                 group.create_task(worker.run())
     except ExceptionGroup as failed:

@@ -1,6 +1,6 @@
-"""The outbox: claim and settle (contract: outbox.md)."""
+"""The outbox: rows that a transaction holds, and how it settles them (contract: outbox.md)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -9,29 +9,52 @@ import asyncpg
 from projector.sqlfile import load_sql
 from schemas.outbox import NOTIFY_CHANNEL
 
-CLAIM = load_sql(__file__, "sql/claim.sql")
 CLAIM_ORG = load_sql(__file__, "sql/claim_org.sql")
 COMPLETE = load_sql(__file__, "sql/complete.sql")
+COMPLETE_AND_DELETE = load_sql(__file__, "sql/complete_and_delete.sql")
 FAIL = load_sql(__file__, "sql/fail.sql")
 POSTPONE = load_sql(__file__, "sql/postpone.sql")
 RELEASE = load_sql(__file__, "sql/release.sql")
 COUNT_DUE = load_sql(__file__, "sql/count_due.sql")
 
 _SLICE = 1000
-_BEFORE_ALL_ORGS = -(2**63)
-_ROWS_FOR_EACH_ORG = 4
+
+Tid = tuple[int, int]
+"""Where a row is in its table: block and number. It stays as it is while the row is locked."""
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimedRow:
-    """A row that this transaction holds."""
+class ClaimedRows:
+    """Rows of one kind that this transaction holds; the sequences are parallel.
 
-    id: UUID
-    org_id: int
+    Attributes:
+        source_type: of all of them.
+        retried: whether they have failed before.
+        well_formed: whether their source ids are UUIDs.
+        tids: where they are.
+        org_ids, source_ids: their sources.
+    """
+
     source_type: str
-    source_id: str
-    attempts: int
-    is_uuid: bool
+    retried: bool
+    well_formed: bool
+    tids: Sequence[Tid]
+    org_ids: Sequence[int]
+    source_ids: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.tids)
+
+    def halves(self) -> "tuple[ClaimedRows, ClaimedRows]":
+        """The same rows in two parts."""
+        middle = len(self) // 2
+        return self._part(0, middle), self._part(middle, len(self))
+
+    def _part(self, start: int, end: int) -> "ClaimedRows":
+        return ClaimedRows(
+            self.source_type, self.retried, self.well_formed,
+            self.tids[start:end], self.org_ids[start:end], self.source_ids[start:end],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,75 +78,52 @@ class FailedOutcome:
     dead: bool
 
 
-class Ring:
-    """Where in the ring of orgs that have rows a worker is: its next claim goes on there."""
-
-    def __init__(self) -> None:
-        self.after = _BEFORE_ALL_ORGS
-
-    @property
-    def at_start(self) -> bool:
-        """Whether the next claim begins with the first org."""
-        return self.after == _BEFORE_ALL_ORGS
-
-    def go_on(self, last_org: int | None) -> None:
-        """Goes on after an org; after None, which ended the ring, at its start."""
-        self.after = _BEFORE_ALL_ORGS if last_org is None else last_org
+def claimed_rows(records: Iterable[asyncpg.Record]) -> list[ClaimedRows]:
+    """The rows that a claim's statement gave; its other records, without a source type, are left out."""
+    return [
+        ClaimedRows(
+            record["source_type"], record["retried"], record["well_formed"],
+            record["tids"], record["org_ids"], record["source_ids"],
+        )
+        for record in records
+        if record["source_type"] is not None
+    ]  # fmt: skip
 
 
-async def claim(connection: asyncpg.Connection, limit: int, ring: Ring | None = None) -> list[ClaimedRow]:
-    """Claims up to `limit` due rows. The locks are the lease: they end with the transaction.
+async def claim_org(connection: asyncpg.Connection, limit: int, org_id: int) -> list[ClaimedRows]:
+    """Claims up to `limit` due rows of one org, oldest first, inside a transaction: the locks are the lease."""
+    return claimed_rows(await connection.fetch(CLAIM_ORG, limit, org_id))
 
-    Fair among orgs: no org's backlog delays the rows of another, nor its own newest ones (projector/sql/claim.sql).
+
+async def complete(
+    connection: asyncpg.Connection, tids: Sequence[Tid], bounds: Sequence[float], *, keep: bool = True
+) -> list[Delays]:
+    """Settles rows as completed, and tells how long they took.
 
     Args:
-        connection: inside a transaction.
-        limit: the most rows.
-        ring: remembers which orgs come next; without it, the first ones.
-
-    Returns:
-        The rows; none only where no org had any due row that nobody held.
+        connection: inside the transaction that holds the rows.
+        tids: where they are.
+        bounds: of the buckets that delays are counted in, ascending, in seconds.
+        keep: whether completed rows stay; if not, they are deleted.
     """
-    ring = ring or Ring()
-    orgs = max(limit // _ROWS_FOR_EACH_ORG, 1)
-    rounds = 1 if ring.at_start else 2
-    while True:
-        *records, end = await connection.fetch(CLAIM, limit, ring.after, orgs)
-        ring.go_on(end["org_id"])
-        # The oldest and the newest rows of an org may be the same ones.
-        rows = {record["id"]: ClaimedRow(*record) for record in records}
-        if rows:
-            return list(rows.values())[:limit]
-        if ring.at_start:
-            rounds -= 1
-            if rounds == 0:
-                return []
-
-
-async def claim_org(connection: asyncpg.Connection, limit: int, org_id: int) -> list[ClaimedRow]:
-    """Claims up to `limit` due rows of one org, oldest first, inside a transaction."""
-    return [ClaimedRow(*record) for record in await connection.fetch(CLAIM_ORG, limit, org_id)]
-
-
-async def complete(connection: asyncpg.Connection, ids: Sequence[UUID], bounds: Sequence[float]) -> list[Delays]:
-    """Settles rows as completed, and tells how long they took, by bucket of `bounds` (ascending, seconds)."""
-    return [Delays(*record) for record in await connection.fetch(COMPLETE, ids, bounds)]
+    statement = COMPLETE if keep else COMPLETE_AND_DELETE
+    return [Delays(*record) for record in await connection.fetch(statement, tids, bounds)]
 
 
 async def fail(
-    connection: asyncpg.Connection, errors: Sequence[tuple[UUID, str]], max_attempts: int
+    connection: asyncpg.Connection, errors: Sequence[tuple[Tid, str]], max_attempts: int
 ) -> list[FailedOutcome]:
     """Settles rows as failed, each with its error: due again after a backoff, or dead after `max_attempts`."""
-    records = await connection.fetch(FAIL, [row for row, _ in errors], [error for _, error in errors], max_attempts)
+    records = await connection.fetch(FAIL, [tid for tid, _ in errors], [error for _, error in errors], max_attempts)
     return [
         FailedOutcome(record["id"], record["org_id"], record["source_type"], record["attempts"], record["dead"])
         for record in records
     ]
 
 
-async def postpone(connection: asyncpg.Connection, ids: Sequence[UUID], error: str, seconds: float) -> None:
+async def postpone(connection: asyncpg.Connection, tids: Sequence[Tid], error: str, seconds: float) -> None:
     """Puts rows off for some seconds without using up an attempt."""
-    await connection.execute(POSTPONE, ids, error, seconds)
+    await connection.execute(POSTPONE, tids, error, seconds)
 
 
 async def release_expired(connection: asyncpg.Connection) -> int:

@@ -4,13 +4,13 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import asyncpg
 import structlog
 
-from projector import outbox
 from projector.batch import BatchResult, BatchRules, run_batch
+from projector.claims import Claimer
 from projector.database import acquire
 from projector.errors import describe, is_database_fault
 
@@ -107,7 +107,7 @@ class Worker:
         on_batch: told of each batch that was committed with rows, and its seconds.
         on_fault: told of each fault of the database and how many there were in a row; what it raises ends the worker.
         log: bound to the worker's number.
-        ring: which orgs come next.
+        claimer: which rows come next.
     """
 
     pool: asyncpg.Pool
@@ -118,7 +118,7 @@ class Worker:
     on_batch: Callable[[BatchResult, float], None]
     on_fault: Callable[[Exception, int], None]
     log: structlog.stdlib.BoundLogger
-    ring: outbox.Ring = field(default_factory=outbox.Ring)
+    claimer: Claimer
 
     async def run(self) -> None:
         """Works until `stop` is set, or `rest` says so. Faults of the database pause it, other errors are raised."""
@@ -149,16 +149,18 @@ class Worker:
     async def _one_batch(self, connection: asyncpg.Connection, *, patient: bool) -> BatchResult:
         rules = self.rules if patient else isolating(self.rules)
         started = time.monotonic()
-        result = await run_batch(connection, rules, self.size.rows, self._claim)
-        result.more_orgs = not self.ring.at_start
+        try:
+            result = await run_batch(connection, rules, self.size.rows, self.claimer.claim)
+        except BaseException:
+            self.claimer.given_up()
+            raise
+        self.claimer.settled()
+        result.more = self.claimer.more
         seconds = time.monotonic() - started
         if result.claimed:
             self.size.succeeded(seconds, full=result.full)
             self.on_batch(result, seconds)
         return result
-
-    async def _claim(self, connection: asyncpg.Connection, limit: int) -> list[outbox.ClaimedRow]:
-        return await outbox.claim(connection, limit, self.ring)
 
     async def _pause_after(self, error: Exception, backoff: Backoff) -> None:
         seconds = backoff.next()

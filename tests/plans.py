@@ -84,6 +84,8 @@ def problems(plan: Plan, *, most_rows: float, whole: frozenset[str] = frozenset(
         table, kind = node["Relation Name"], node["Node Type"]
         if table in whole:
             continue
+        if kind == "Tid Scan":
+            continue
         if kind not in _BY_INDEX:
             found.append(f"{kind} on {table}")
         elif not any("Index Cond" in part for part in nodes(node)):

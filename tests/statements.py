@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from projector import diagnostics, failed, outbox
+from projector import claims, diagnostics, failed, outbox
 from projector.backfill import look_statement
 from projector.batch import DELAY_BOUNDS
 from projector.projections import BUILT_IN
@@ -30,10 +30,11 @@ class Statement:
 
     Attributes:
         sql: the statement.
-        arguments: its arguments, but for the first ones where `sources` or `rows` is given.
+        arguments: its arguments, but for the first ones where `sources`, `rows` or `ids` is given.
         most_rows: how many rows of tables it may look at.
         sources: the type of the sources whose org ids and ids come first.
-        rows: whether the ids of some outbox rows come first.
+        rows: whether some outbox rows come first, by where they are.
+        ids: whether some outbox rows come first, by their ids.
         indexes: the indexes that it may use, where this matters.
         unsorted: whether a sort would show that it reads more than it gives.
         whole: tables, or the partial indexes used of them, that it may read from end to end.
@@ -45,6 +46,7 @@ class Statement:
     most_rows: float = 0
     sources: str | None = None
     rows: bool = False
+    ids: bool = False
     indexes: frozenset[str] = frozenset()
     unsorted: bool = False
     whole: frozenset[str] = frozenset()
@@ -66,6 +68,7 @@ def flaws(statement: Statement, plan: Plan) -> list[str]:
 
 
 _KEY = frozenset({"reporting_outbox_pkey"})
+_FRESH = frozenset({"reporting_outbox_due"})
 _DUE = frozenset({"reporting_outbox_due_by_org"})
 _FAILED = frozenset({"reporting_outbox_failed"})
 _FAILED_BY_ORG = frozenset({"reporting_outbox_failed_by_org"})
@@ -73,14 +76,19 @@ _LEASED = frozenset({"reporting_outbox_leased"})
 
 STATEMENTS: dict[str, Statement] = {
     # A batch.
-    "claim": Statement(outbox.CLAIM, (ROWS, 0, ROWS // 4), ROWS * 2, indexes=_DUE),
-    "complete": Statement(outbox.COMPLETE, (list(DELAY_BOUNDS),), ROWS, rows=True, indexes=_KEY),
-    "fail": Statement(outbox.FAIL, (["22003"] * ROWS, 10), ROWS, rows=True, indexes=_KEY),
-    "postpone": Statement(outbox.POSTPONE, ("42703", 30.0), ROWS, rows=True, indexes=_KEY),
+    "claim_fresh": Statement(claims.CLAIM_FRESH, (ROWS, "-infinity"), ROWS, indexes=_FRESH),
+    "claim_backlog": Statement(
+        claims.CLAIM_BACKLOG, (ROWS // 4, [1, 2, 3, 4], ["-infinity"] * 4, [_FIRST[1]] * 4), ROWS, indexes=_DUE
+    ),
+    "find_backlog": Statement(claims.FIND_BACKLOG, (0, ROWS), 20 * 2, indexes=_DUE),
+    "complete": Statement(outbox.COMPLETE, (list(DELAY_BOUNDS),), ROWS, rows=True),
+    "complete_and_delete": Statement(outbox.COMPLETE_AND_DELETE, (list(DELAY_BOUNDS),), ROWS, rows=True),
+    "fail": Statement(outbox.FAIL, (["22003"] * ROWS, 10), ROWS, rows=True),
+    "postpone": Statement(outbox.POSTPONE, ("42703", 30.0), ROWS, rows=True),
     # The sampler.
     "release": Statement(outbox.RELEASE, (ROWS,), OUTBOX_ROWS["leased"] + ROWS, indexes=_LEASED | _KEY, whole=_OUTBOX),
     "backlog": Statement(
-        diagnostics.BACKLOG, most_rows=_WAITING + _FAILED_ROWS, indexes=_DUE | _FAILED | _LEASED, whole=_OUTBOX
+        diagnostics.BACKLOG, most_rows=_WAITING + _FAILED_ROWS, indexes=_FRESH | _DUE | _FAILED | _LEASED, whole=_OUTBOX
     ),
     # Operators.
     "claim_org": Statement(outbox.CLAIM_ORG, (ROWS, 1), ROWS, indexes=_DUE, unsorted=True),
@@ -91,7 +99,7 @@ STATEMENTS: dict[str, Statement] = {
         failed.LATEST_FAILED, (1, None, None, *_LAST, 20), 20, indexes=_FAILED_BY_ORG, unsorted=True, operator=True
     ),
     "count_due": Statement(
-        outbox.COUNT_DUE, most_rows=OUTBOX_ROWS["due"], indexes=_DUE, whole=_OUTBOX, operator=True
+        outbox.COUNT_DUE, most_rows=OUTBOX_ROWS["due"], indexes=_FRESH | _DUE, whole=_OUTBOX, operator=True
     ),
     "count_dead": Statement(
         failed.COUNT_DEAD, (None, None, 2**31 - 1), _FAILED_ROWS, indexes=_FAILED | _FAILED_BY_ORG, whole=_OUTBOX,
@@ -104,8 +112,8 @@ STATEMENTS: dict[str, Statement] = {
         failed.REQUEUE_DEAD, ("event", 1, ROWS, *_FIRST), _FAILED_ROWS + ROWS, indexes=_FAILED_BY_ORG | _KEY,
         operator=True,
     ),
-    "requeue_ids": Statement(failed.REQUEUE_IDS, (None, ROWS), ROWS * 2, rows=True, operator=True),
-    "count_failed_ids": Statement(failed.COUNT_FAILED_IDS, (None,), ROWS, rows=True, operator=True),
+    "requeue_ids": Statement(failed.REQUEUE_IDS, (None, ROWS), ROWS * 2, ids=True, operator=True),
+    "count_failed_ids": Statement(failed.COUNT_FAILED_IDS, (None,), ROWS, ids=True, operator=True),
     "backlog_org": Statement(
         diagnostics.BACKLOG_ORG, (1,), _WAITING, indexes=_DUE | _FAILED_BY_ORG | _LEASED, whole=_OUTBOX, operator=True
     ),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import structlog
 from asyncpg.connection import LoggedQuery
 
-from projector import outbox
+from projector import claims, outbox
 from projector.batch import BatchResult
 from projector.daemon import batch_rules, batch_size
 from projector.database import acquire, open_pool
@@ -43,7 +43,12 @@ class Breakdown:
 async def break_down(dsn: str) -> Breakdown:
     """Drains the database with one worker and the default settings."""
     settings, registry = default_settings(dsn), load_registry()
-    kinds = {outbox.CLAIM: "claim", outbox.COMPLETE: "settle"}
+    kinds = {
+        claims.CLAIM_FRESH: "claim fresh",
+        claims.CLAIM_BACKLOG: "claim",
+        claims.FIND_BACKLOG: "sweep",
+        outbox.COMPLETE: "settle",
+    }
     kinds |= {projection.project: f"project {projection.source_type}" for projection in registry}
     seconds: defaultdict[str, float] = defaultdict(float)
     statements: Counter[str] = Counter()

@@ -6,10 +6,11 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from projector import diagnostics, outbox
+from projector import diagnostics
 from projector.batch import BatchRules, run_batch
 from projector.diagnostics import read_outbox_of_org
 from tests.api import running_api
+from tests.claimed import fail_ids
 from tests.obstacles import set_columns
 from tests.platform_rows import EPOCH, add_generation, add_org, enqueue
 
@@ -36,7 +37,7 @@ async def enqueue_generations(connection: asyncpg.Connection, rows: int, org_id:
 
 
 async def fail(connection: asyncpg.Connection, rows: list[UUID], *, dead: bool = True) -> None:
-    await outbox.fail(connection, [(row, "22003") for row in rows], 1 if dead else 10)
+    await fail_ids(connection, rows, "22003", 1 if dead else 10)
 
 
 async def test_diagnostics_of_a_database_without_anything(database: str, connection: asyncpg.Connection) -> None:

@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from projector import outbox
 from tests.api import RunningApi, assert_problem, public_id, running_api
+from tests.claimed import fail_ids
 from tests.obstacles import opened, statuses
 from tests.platform_rows import add_event, add_generation, add_org, add_session, enqueue
 
@@ -35,7 +35,7 @@ async def enqueue_generations(connection: asyncpg.Connection, rows: int, org_id:
 
 
 async def fail(connection: asyncpg.Connection, rows: list[UUID], *, dead: bool = True) -> None:
-    await outbox.fail(connection, [(row, "22003") for row in rows], 1 if dead else 10)
+    await fail_ids(connection, rows, "22003", 1 if dead else 10)
 
 
 async def test_a_run_projects_due_rows_of_the_callers_org_alone(database: str, connection: asyncpg.Connection) -> None:

@@ -69,7 +69,7 @@ async def test_a_broken_projection_costs_few_statements(connection: asyncpg.Conn
     with recorded(connection) as statements:
         await run_batch(connection, broken(rules), 100)
         await heard()
-    assert len(statements) <= 15
+    assert len(statements) <= 17  # some of them the driver's, which asks once what a type is
 
 
 @pytest.mark.parametrize(

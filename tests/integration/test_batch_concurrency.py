@@ -6,8 +6,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from projector import outbox
 from projector.batch import BatchRules, run_batch
+from tests.claimed import claim_ids, complete_ids
 from tests.obstacles import enqueue_tools, gate, open_gate, opened, statuses, wait_until_blocked, wait_until_blocking
 from tests.platform_rows import add_generation, add_org, add_session, enqueue, facts, outbox_row
 
@@ -66,10 +66,10 @@ async def test_two_workers_never_hold_the_same_row(database: str, connection: as
     rows = await enqueue_tools(connection, [f"tool-{number}" for number in range(10)])
     async with opened(database, lock_timeout="5s") as first, opened(database, lock_timeout="5s") as second:
         async with first.transaction(), second.transaction():
-            held = [[claimed.id for claimed in await outbox.claim(worker, 6)] for worker in (first, second)]
+            held = [await claim_ids(worker, 6) for worker in (first, second)]
             async with connection.transaction():
                 await connection.execute("SET LOCAL lock_timeout = '2s'")
-                assert await outbox.claim(connection, 10) == []
+                assert await claim_ids(connection, 10) == []
         assert sorted(held[0] + held[1]) == sorted(rows)
         assert [len(ids) for ids in held] == [6, 4]
 
@@ -78,10 +78,10 @@ async def test_a_row_that_was_settled_meanwhile_is_not_claimed(database: str, co
     rows = await enqueue_tools(connection, ["one", "two", "three"])
     async with opened(database) as first, opened(database) as second:
         async with first.transaction():
-            assert [row.id for row in await outbox.claim(first, 1)] == rows[:1]
-            await outbox.complete(first, rows[:1], [1.0])
+            assert await claim_ids(first, 1) == rows[:1]
+            await complete_ids(first, rows[:1], [1.0])
         async with second.transaction():
-            assert [row.id for row in await outbox.claim(second, 1)] == rows[1:2]
+            assert await claim_ids(second, 1) == rows[1:2]
 
 
 async def test_many_workers_complete_each_row_once(

@@ -9,6 +9,7 @@ import pytest
 
 from projector import outbox
 from projector.batch import BatchResult, BatchRules, run_batch
+from projector.claims import claim
 from projector.errors import ErrorKind, classify, is_database_fault
 from tests.obstacles import (
     enqueue_tools,
@@ -56,9 +57,9 @@ async def test_a_mistake_after_settling_leaves_everything_as_it_was(
     complete = outbox.complete
 
     async def complete_and_err(
-        connection: asyncpg.Connection, ids: Sequence[UUID], bounds: Sequence[float]
+        connection: asyncpg.Connection, tids: Sequence[outbox.Tid], bounds: Sequence[float], *, keep: bool
     ) -> list[outbox.Delays]:
-        await complete(connection, ids, bounds)
+        await complete(connection, tids, bounds, keep=keep)
         raise MistakeError
 
     with monkeypatch.context() as patch:
@@ -131,7 +132,7 @@ async def test_a_row_stays_locked_until_the_commit_and_is_freed_by_it(
         batch = await start_at_gate(keeper, worker, rules)
         async with connection.transaction():
             await connection.execute("SET LOCAL lock_timeout = '2s'")
-            assert await outbox.claim(connection, 100) == []
+            assert await claim(connection, 100) == []
         assert set(await statuses(connection, rows)) == {"pending", "failed"}
         assert await tool_names(connection) == []
         await open_gate(keeper)

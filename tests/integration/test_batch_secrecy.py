@@ -7,6 +7,7 @@ import pytest
 
 from projector import outbox
 from projector.batch import BatchResult, BatchRules, run_batch
+from tests.claimed import fail_ids, tids_of
 from tests.obstacles import enqueue_tools, refuse_by_check, refuse_by_trigger
 from tests.platform_rows import add_event, add_org, add_session, enqueue, outbox_row
 
@@ -76,7 +77,7 @@ async def test_ids_and_types_that_are_refused_are_not_repeated(
 
 async def test_an_error_is_cut_at_2000_characters(connection: asyncpg.Connection) -> None:
     failed, postponed = await enqueue_tools(connection, ["search", "read"])
-    await outbox.fail(connection, [(failed, "ä" * 5000)], 10)
-    await outbox.postpone(connection, [postponed], "ä" * 5000, 1.0)
+    await fail_ids(connection, [failed], "ä" * 5000, 10)
+    await outbox.postpone(connection, await tids_of(connection, [postponed]), "ä" * 5000, 1.0)
     for row in (failed, postponed):
         assert await last_error(connection, row) == "ä" * 2000

@@ -13,6 +13,7 @@ from projector import outbox
 from projector.database import Timeouts
 from projector.failed import REQUEUE_DEAD, Requeued, Selection, count_requeueable, latest_failed, requeue
 from schemas.outbox import NOTIFY_CHANNEL
+from tests.claimed import claim_ids, fail_ids
 from tests.obstacles import opened, set_columns, statuses
 from tests.platform_rows import EPOCH, add_org, enqueue, outbox_row
 
@@ -28,7 +29,7 @@ async def enqueue_rows(
 
 async def claimed(connection: asyncpg.Connection) -> list[UUID]:
     async with connection.transaction():
-        return [row.id for row in await outbox.claim(connection, 100)]
+        return await claim_ids(connection, 100)
 
 
 async def requeue_all(connection: asyncpg.Connection, selection: Selection) -> int:
@@ -36,7 +37,7 @@ async def requeue_all(connection: asyncpg.Connection, selection: Selection) -> i
 
 
 async def fail_rows(connection: asyncpg.Connection, rows: list[UUID], *, dead: bool) -> None:
-    await outbox.fail(connection, [(row, "22003") for row in rows], 1 if dead else 10)
+    await fail_ids(connection, rows, "22003", 1 if dead else 10)
 
 
 async def assert_requeued(connection: asyncpg.Connection, row: UUID) -> None:

@@ -12,12 +12,12 @@ import structlog
 from backfill_api import operations as module
 from backfill_api.operations import Operations, Origin
 from backfill_api.problems import ApiError, Code
-from projector import outbox
 from projector.batch import BatchRules
 from projector.registry import Registry
 from schemas.operations import Action, RequeueRequest
 from schemas.reports import ReportingBackfillRequest
 from tests.backfills import add_postings
+from tests.claimed import fail_ids
 from tests.platform_rows import add_generation, add_org, enqueue
 
 ORIGIN = Origin("ops", "req-1")
@@ -83,7 +83,7 @@ async def test_a_requeue_whose_time_is_up_answers_in_part(
     operations: Operations, connection: asyncpg.Connection
 ) -> None:
     rows = await enqueue_generations(connection, 3)
-    await outbox.fail(connection, [(row, "22003") for row in rows], 1)
+    await fail_ids(connection, rows, "22003", 1)
     request = RequeueRequest(all_dead=True)
     result = await replace(operations, seconds=0.5).requeue(ORIGIN, 1, request)
     assert (result.requeued, result.more) == (0, True)
@@ -95,7 +95,7 @@ async def test_a_requeue_whose_time_is_up_answers_in_part(
 
 async def test_dry_runs_are_recorded_with_no_rows(operations: Operations, connection: asyncpg.Connection) -> None:
     rows = await enqueue_generations(connection, 2)
-    await outbox.fail(connection, [(row, "22003") for row in rows], 1)
+    await fail_ids(connection, rows, "22003", 1)
     await add_postings(connection, 5)
     assert (await operations.requeue(ORIGIN, 1, RequeueRequest(all_dead=True, dry_run=True))).requeued == 2
     assert (await last_action(operations)).rows == 0

@@ -8,6 +8,8 @@ import pytest
 
 from projector import outbox
 from projector.batch import DELAY_BOUNDS
+from projector.claims import claim
+from tests.claimed import claim_ids, complete_ids, tids_of
 from tests.obstacles import enqueue_tools, opened, set_columns, statuses
 from tests.platform_rows import add_org, enqueue, outbox_row
 
@@ -26,7 +28,7 @@ async def shift(connection: asyncpg.Connection, row: UUID, column: str, **ago: f
 
 async def claimed(connection: asyncpg.Connection, limit: int = 100) -> list[UUID]:
     async with connection.transaction():
-        return [row.id for row in await outbox.claim(connection, limit)]
+        return await claim_ids(connection, limit)
 
 
 async def test_rows_are_claimed_in_the_order_in_which_they_became_due(connection: asyncpg.Connection) -> None:
@@ -73,7 +75,9 @@ async def test_a_claim_tells_what_a_batch_needs(connection: asyncpg.Connection) 
     row = await enqueue(connection, "session", source, org_id=org_id)
     await set_columns(connection, [row], attempts=3)
     async with connection.transaction():
-        assert await outbox.claim(connection, 1) == [outbox.ClaimedRow(row, 7, "session", str(source), 3, True)]
+        assert await claim(connection, 1) == [
+            outbox.ClaimedRows("session", True, True, await tids_of(connection, [row]), [7], [str(source)])
+        ]
 
 
 async def test_a_lease_is_released_after_15_minutes_and_not_before(connection: asyncpg.Connection) -> None:
@@ -121,7 +125,7 @@ async def test_completing_tells_the_delays_by_type_and_bucket(connection: asyncp
     ages = (0.7, 0.7, 0.7, 7, 40, 7200, -60)  # the last from a clock that is ahead of the database's
     for row, seconds in zip([*events, session], (*ages, 40), strict=True):
         await shift(connection, row, "created_at", seconds=seconds)
-    delays = await outbox.complete(connection, [*events, session], DELAY_BOUNDS)
+    delays = await complete_ids(connection, [*events, session], DELAY_BOUNDS)
     found = {(delay.source_type, delay.bucket): delay for delay in delays}
     last = len(DELAY_BOUNDS)
     one, ten, minute = (DELAY_BOUNDS.index(bound) for bound in (1, 10, 60))

@@ -32,9 +32,12 @@ async def arguments_of(connection: asyncpg.Connection, statement: Statement) -> 
     if statement.sources:
         sample = await connection.fetch(f"{SAMPLES[statement.sources]} LIMIT {SOURCES}")
         given += [[record["org_id"] for record in sample], [record["id"] for record in sample]]
-    if statement.rows:
-        sample = await connection.fetch(f"SELECT id FROM reporting_outbox ORDER BY md5(id::text) LIMIT {ROWS}")
-        given.append([record["id"] for record in sample])
+    for wanted, column in ((statement.rows, "ctid"), (statement.ids, "id")):
+        if wanted:
+            sample = await connection.fetch(
+                f"SELECT {column} AS given FROM reporting_outbox ORDER BY md5(id::text) LIMIT {ROWS}"
+            )
+            given.append([record["given"] for record in sample])
     return [*given, *statement.arguments]
 
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from projector import outbox
 from projector.batch import BatchRules, run_batch
 from projector.database import transaction
 from projector.registry import Registry
 from projector.settings import OnSourceGone
+from tests.claimed import claim_ids, complete_ids
 from tests.obstacles import gate, open_gate, opened, wait_until_blocked
 from tests.platform_rows import add_event, add_session, enqueue
 from tests.scenes import SCENES, TURN, Scene, add_cast, assert_facts_follow, count_facts, project
@@ -105,7 +105,7 @@ async def test_a_worker_between_its_passes_holds_the_facts_and_reads_what_has_ch
     given = ([1], [str(source[1])])
     async with opened(database) as first, opened(database) as second:
         async with transaction(first, rules.timeouts):
-            assert [claimed.id for claimed in await outbox.claim(first, 10)] == [row]
+            assert await claim_ids(first, 10) == [row]
             passed = await first.fetch(projection.project, *given, False)
             assert [record["source_id"] for record in passed if record["outcome"] == "existing"] == given[1]
             changed = await scene.change(connection, cast, source[1])
@@ -113,7 +113,7 @@ async def test_a_worker_between_its_passes_holds_the_facts_and_reads_what_has_ch
             overtaking = asyncio.create_task(run_batch(second, rules, 10))
             await wait_until_blocked(connection, second.get_server_pid())
             await first.fetch(projection.project, *given, True)
-            await outbox.complete(first, [row], [1.0])
+            await complete_ids(first, [row], [1.0])
         assert (await overtaking).completed_rows == 1
     await assert_facts_follow(connection, source, changed)
 
