@@ -113,6 +113,9 @@ class Metrics(OutboxGauges):
             "reporting_projector_records_skipped", "Records of capability.usage events that gave no fact.", ["reason"],
             registry=registry,
         )  # fmt: skip
+        self._pruned = Counter(
+            "reporting_outbox_pruned", "Completed outbox rows removed after the retention.", registry=registry
+        )
         self._errors = Counter(
             "reporting_projector_errors", "Batches given up and tried again, by kind of error.", ["kind"],
             registry=registry,
@@ -153,6 +156,10 @@ class Metrics(OutboxGauges):
             for name, count in counts.items():
                 counter.labels(name).inc(count)
         self._delays.add(result.delays)
+
+    def pruned(self, rows: int) -> None:
+        """Counts completed rows that were removed after the retention."""
+        self._pruned.inc(rows)
 
     def error(self, kind: str) -> None:
         """Counts a batch that was given up."""

@@ -100,6 +100,12 @@ class Settings(SharedSettings):
     reporting_projection_slow_threshold_ms: float = Field(
         default=1000, ge=0, description="Operations slower than this are logged as warnings, in milliseconds."
     )
+    reporting_outbox_retention_secs: float = Field(
+        default=604_800,
+        ge=0,
+        le=3_153_600_000,
+        description="How long completed outbox rows are kept, in seconds; 0 deletes each as it is settled.",
+    )
     reporting_listen: bool = Field(
         default=True, description="Whether to LISTEN for wake-ups; needs a direct connection, falls back to polling."
     )

@@ -47,6 +47,7 @@ def busy(metrics: Metrics) -> Metrics:
     )  # fmt: skip
     metrics.error("DeadlockDetectedError")
     metrics.released(3)
+    metrics.pruned(5)
     metrics.outbox({"pending": 1, "dead": 2}, {"event": 1.5, CANARY: 7.0, "other thing": 3.0}, 1_700_000_000.0)
     metrics.freshness({"tool_calls": 2.5})
     metrics.up(projecting=True)
@@ -58,6 +59,7 @@ def busy(metrics: Metrics) -> Metrics:
     [
         ("reporting_outbox_lag_seconds", "gauge", {"source_type"}),
         ("reporting_outbox_rows", "gauge", {"status"}),
+        ("reporting_outbox_pruned", "counter", set()),
         ("reporting_projector_rows", "counter", {"source_type", "outcome"}),
         ("reporting_projector_batch_seconds", "histogram", {"le"}),
         ("reporting_projector_batch_rows", "histogram", {"le"}),
@@ -111,6 +113,7 @@ def test_settled_rows_are_counted_by_source_type_and_outcome(metrics: Metrics) -
         assert value(metrics, "reporting_projector_rows_total", source_type="event", outcome=outcome) == count
     assert value(metrics, "reporting_projector_facts_total", dataset="tool_calls") == 8
     assert value(metrics, "reporting_projector_facts_removed_total", dataset="turns") == 2
+    assert value(metrics, "reporting_outbox_pruned_total") == 10
     assert value(metrics, "reporting_projector_batch_rows_sum") == 22
     assert value(metrics, "reporting_projector_batch_seconds_count") == 2
 
@@ -122,6 +125,7 @@ def test_counters_are_there_from_the_start_so_that_their_first_increase_shows(me
         assert value(metrics, "reporting_outbox_lag_seconds", source_type=source_type) == 0
     for dataset in DATASETS:
         assert value(metrics, "reporting_projector_facts_total", dataset=dataset) == 0
+    assert value(metrics, "reporting_outbox_pruned_total") == 0
     assert value(metrics, "reporting_projector_up") == 0
 
 

@@ -40,6 +40,7 @@ def test_our_own_defaults_follow_the_contract() -> None:
     settings = load_settings()
     assert settings.reporting_projector_max_attempts == 10
     assert settings.reporting_on_source_gone is OnSourceGone.KEEP
+    assert settings.reporting_outbox_retention_secs == 7 * 24 * 3600
 
 
 def test_every_name_but_the_database_carries_the_prefix() -> None:
@@ -92,6 +93,8 @@ def test_overrides_are_stronger_than_the_environment(monkeypatch: pytest.MonkeyP
         ("REPORTING_PROJECTOR_LIMIT", "1.5", "a whole number from 1 to 50000"),
         ("REPORTING_PROJECTOR_LIMIT", "", "a whole number from 1 to 50000"),
         ("REPORTING_PROJECTION_SLOW_THRESHOLD_MS", "-1", "a number from 0"),
+        ("REPORTING_OUTBOX_RETENTION_SECS", "-1", "a number from 0 to 3153600000"),
+        ("REPORTING_OUTBOX_RETENTION_SECS", "inf", "a number from 0 to 3153600000"),
         ("REPORTING_PROJECTOR_MAX_ATTEMPTS", "0", "a whole number from 1 to 1000000"),
         ("REPORTING_STATEMENT_TIMEOUT_SECS", "0", "a number from 0.1 to 3600"),
         ("REPORTING_SHUTDOWN_GRACE_SECS", "0", "a number above 0 to 3600"),
