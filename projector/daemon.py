@@ -1,4 +1,4 @@
-"""The daemon, `projector run`: workers, a sampler and a listener around one pool, until a signal ends them."""
+"""The daemon, `projector run`: workers, sampler, pruner and listener around one pool, until a signal ends them."""
 
 import asyncio
 import signal
@@ -19,6 +19,7 @@ from projector.health import Health, start_http
 from projector.listener import Listener
 from projector.metrics import Metrics
 from projector.migrate import applied_version, load_migrations
+from projector.pruner import Pruner
 from projector.registry import Registry
 from projector.sampler import Sampler
 from projector.settings import Settings, SharedSettings
@@ -84,7 +85,7 @@ class Daemon:
         backoff = Backoff()
         while not self.stop.is_set():
             try:
-                return await open_pool(self.settings, self.settings.reporting_projector_workers + 2)
+                return await open_pool(self.settings, self.settings.reporting_projector_workers + 3)
             except Exception as error:
                 if not is_database_fault(error):
                     raise
@@ -165,8 +166,11 @@ class Daemon:
         sampler = Sampler(
             pool, self.registry, metrics, timeouts, self.settings.reporting_sample_interval_secs, self.stop, self.log
         )
+        retention = self.settings.reporting_outbox_retention_secs
+        pruner = Pruner(pool, metrics, timeouts, retention, self.stop, self.log)
         helpers: list[tuple[str, Coroutine[None, None, None]]] = [
             ("sampler", sampler.run()),
+            ("pruner", pruner.run()),
             ("wake", self._wake_on_stop(feed)),
         ]
         if self.settings.reporting_listen:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from projector import claims, diagnostics, failed, outbox
+from projector import claims, diagnostics, failed, outbox, pruner
 from projector.backfill import look_statement
 from projector.batch import DELAY_BOUNDS
 from projector.projections import BUILT_IN
@@ -16,7 +16,8 @@ SOURCES = 50
 ROWS = 100
 """How many outbox rows other statements are given, or may take."""
 
-_FIRST = ("-infinity", "00000000-0000-0000-0000-000000000000")
+_BOTTOM = "00000000-0000-0000-0000-000000000000"
+_FIRST = ("-infinity", _BOTTOM)
 _LAST = ("infinity", "ffffffff-ffff-ffff-ffff-ffffffffffff")
 _FAILED_ROWS = 900  # due, waiting and dead
 _WAITING = sum(OUTBOX_ROWS.values()) - OUTBOX_ROWS["completed"]
@@ -90,6 +91,8 @@ STATEMENTS: dict[str, Statement] = {
     "backlog": Statement(
         diagnostics.BACKLOG, most_rows=_WAITING + _FAILED_ROWS, indexes=_FRESH | _DUE | _FAILED | _LEASED, whole=_OUTBOX
     ),
+    # The pruner.
+    "prune": Statement(pruner.PRUNE, (_BOTTOM, 0.0, ROWS, pruner.LOCK_KEY), ROWS * 3, indexes=_KEY),
     # Operators.
     "claim_org": Statement(outbox.CLAIM_ORG, (ROWS, 1), ROWS, indexes=_DUE, unsorted=True),
     "latest_failed": Statement(

@@ -162,7 +162,18 @@ async def outdated(emptied: str) -> AsyncIterator[asyncpg.Connection]:
         await connection.execute("ROLLBACK")
 
 
-OF_THE_OUTBOX = ("claim", "complete", "fail", "postpone", "release", "requeue", "count_", "latest_failed", "look_")
+OF_THE_OUTBOX = (
+    "claim",
+    "complete",
+    "fail",
+    "postpone",
+    "prune",
+    "release",
+    "requeue",
+    "count_",
+    "latest_failed",
+    "look_",
+)
 
 
 @pytest.mark.parametrize(("name", "mode"), [pair for pair in MODES if pair[0].startswith(OF_THE_OUTBOX)])
