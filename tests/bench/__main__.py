@@ -23,7 +23,8 @@ from projector.logs import configure_logs
 from tests.bench.backfill import BackfillFigures, Scale, measure_backfill
 from tests.bench.breakdown import break_down
 from tests.bench.contestants import Baseline, Contestant, Limit, Projector
-from tests.bench.figures import Figures, Measured, Target
+from tests.bench.figures import PEERS, Figures, Measured, Target
+from tests.bench.peers import PGQUEUER, PROCRASTINATE, Peer
 from tests.bench.report import show, show_backfill
 from tests.bench.stage import Facts, Stage, count_completed, own_server, read_facts
 
@@ -36,6 +37,8 @@ CONTESTANTS: tuple[Contestant, ...] = (
     Baseline("a-nowait", "async commit", waits_for_disk=False),
     Projector("b1", "projector, 1 worker", workers=1),
     Projector("b2", "projector, 2 workers", workers=2),
+    Peer("p1", "jobs on pgqueuer", PGQUEUER),
+    Peer("p2", "jobs on procrastinate", PROCRASTINATE),
     LIMIT,
 )
 
@@ -46,7 +49,7 @@ class Plan:
 
     Attributes:
         sessions: how many sessions the backlog has, about 52 rows each.
-        baseline_rows: how many of the first due rows the baseline gets; it is too slow for all.
+        baseline_rows: how many of the first due rows the baseline and the peers get; they are too slow for all.
         rounds: how often each contestant runs.
         targets: what must be reached.
         backfill: how much of backfills.
@@ -59,9 +62,12 @@ class Plan:
     backfill: Scale
 
 
-FULL = Plan(2000, 10_000, 3, (Target("b2", "a", 20), Target("b2", "c", 0.4)), Scale(26_000, 10_000, 15))
+FULL = Plan(
+    2000, 10_000, 3, (Target("b2", ("a",), 20), Target("b2", ("c",), 0.4), Target("b2", PEERS, 8)),
+    Scale(26_000, 10_000, 15),
+)  # fmt: skip
 QUICK = Plan(
-    200, 1_000, 1, (Target("b2", "a", 5), Target("b2", "c", 0.1)),
+    200, 1_000, 1, (Target("b2", ("a",), 5), Target("b2", ("c",), 0.1), Target("b2", PEERS, 1.5)),
     # So small a backlog is gone at once, so its live rows have hardly anything to wait for.
     Scale(400, 2_000, 0.2, most_last_to_first=10, most_live_seconds=10, most_small_seconds=20, must_outlive=False),
 )  # fmt: skip
@@ -124,7 +130,7 @@ async def _measure(stage: Stage, plan: Plan, console: Console) -> Figures:
         expected = await _expected_facts(stage, (backlog.rows, plan.baseline_rows))
         figures = Figures(backlog, expected[backlog.rows], plan.targets, await _environment(stage))
         for one in CONTESTANTS:
-            rows = plan.baseline_rows if isinstance(one, Baseline) else backlog.rows
+            rows = plan.baseline_rows if isinstance(one, Baseline | Peer) else backlog.rows
             figures.measured[one.key] = Measured(one.key, one.title, rows)
         for number in range(plan.rounds):
             # Each round begins with another contestant, so that none is always the first, or after the same one.
@@ -144,7 +150,7 @@ async def _environment(stage: Stage) -> dict[str, Any]:
     return {
         "postgresql": await stage.environment(),
         "python": platform.python_version(),
-        "asyncpg": version("asyncpg"),
+        **{package: version(package) for package in ("asyncpg", "pgqueuer", "procrastinate", "psycopg")},
         "cores": os.cpu_count(),
     }
 

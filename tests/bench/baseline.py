@@ -54,19 +54,20 @@ class RowAtATime:
             if not leased:
                 raise RuntimeError(f"the outbox has {left} rows too few")
             for row in leased:
-                await self._project(row)
+                await self.project(row["org_id"], row["source_type"], row["source_id"])
                 await self._run("settle", row["id"])
             left -= len(leased)
 
-    async def _project(self, row: asyncpg.Record) -> None:
-        org_id, source_id = row["org_id"], UUID(row["source_id"])
-        if row["source_type"] == "event":
-            event = await self.statements["event"].fetchrow(org_id, source_id)
+    async def project(self, org_id: int, source_type: str, source_id: str) -> None:
+        """Writes the facts of one row: reads what it is, then runs the upserts of its kind, each its own commit."""
+        source = UUID(source_id)
+        if source_type == "event":
+            event = await self.statements["event"].fetchrow(org_id, source)
             names = _of_event(event) if event else ()
         else:
-            names = _OF_SOURCES[row["source_type"]]
+            names = _OF_SOURCES[source_type]
         for name in names:
-            await self._run(name, org_id, source_id)
+            await self._run(name, org_id, source)
 
     async def _run(self, name: str, *arguments: Any) -> None:
         await self.statements[name].fetch(*arguments)

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from tests.bench.backfill import BackfillFigures
 from tests.bench.breakdown import Breakdown
-from tests.bench.figures import BASELINE, LIMIT, Figures
+from tests.bench.figures import BASELINE, LIMIT, PEERS, Figures
 
 
 def show(figures: Figures, console: Console) -> None:
@@ -15,7 +15,7 @@ def show(figures: Figures, console: Console) -> None:
     if figures.breakdown:
         console.print(_breakdown(figures.breakdown))
     for target in figures.targets:
-        ratio = figures.ratio(target.key, target.of)
+        ratio = figures.ratio(target.key, *target.of)
         verdict = "[green]reached[/]" if ratio >= target.least else "[red]missed[/]"
         console.print(f"{target.name} = {ratio:.2f}, at least {target.least:g}: {verdict}")
     for fault in figures.faults:
@@ -50,7 +50,7 @@ def _contestants(figures: Figures) -> Table:
         title=f"A backlog of {figures.backlog.rows:,} rows, medians", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     table.add_column("contestant", no_wrap=True)
-    for heading in ("rows", "seconds", "spread", "rows/s", "× baseline", "× limit"):  # noqa: RUF001 - the sign is meant
+    for heading in ("rows", "seconds", "spread", "rows/s", f"× {BASELINE}", "× peer", f"× {LIMIT}"):  # noqa: RUF001 - the sign is meant
         table.add_column(heading, justify="right")
     for one in figures.measured.values():
         table.add_row(
@@ -60,6 +60,7 @@ def _contestants(figures: Figures) -> Table:
             f"{one.spread:.0%}",
             f"{one.rate:,.0f}",
             f"{figures.ratio(one.key, BASELINE):.1f}",
+            f"{figures.ratio(one.key, *PEERS):.2f}",
             f"{figures.ratio(one.key, LIMIT):.3f}",
         )
     return table

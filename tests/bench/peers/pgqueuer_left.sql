@@ -1,0 +1,2 @@
+-- How many jobs are not finished; a finished one has moved to pgqueuer_log. Takes nothing.
+SELECT count(*) FROM pgqueuer
