@@ -19,6 +19,7 @@ from projector.migrate import migrate
 from projector.sqlfile import load_sql
 
 # A small production server: commits wait for the disk, autovacuum is at work, no checkpoint falls into a run.
+# Statements are counted only in a database that asks for it.
 SERVER_SETTINGS = {
     "fsync": "on",
     "synchronous_commit": "on",
@@ -28,6 +29,10 @@ SERVER_SETTINGS = {
     "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
     "max_connections": "50",
+    "track_commit_timestamp": "on",
+    "shared_preload_libraries": "pg_stat_statements",
+    "pg_stat_statements.track": "none",
+    "compute_query_id": "off",
 }
 _ORGS = 4
 _SEED = 20260501
