@@ -182,7 +182,7 @@ async def measure_lag(dsn: str, scale: LagScale, environment: dict[str, Any], co
     Raises:
         RuntimeError: the server keeps no commit timestamps, which tell when a fact could be seen.
     """
-    await _require_commit_timestamps(dsn)
+    await require_commit_timestamps(dsn)
     with TemporaryDirectory(prefix="projector-bench-") as folder:
         async with own_database(dsn, _LIVE) as live, own_database(dsn, _IDLE) as idle:
             for database in (live, idle):
@@ -197,10 +197,11 @@ async def measure_lag(dsn: str, scale: LagScale, environment: dict[str, Any], co
     return figures
 
 
-async def _require_commit_timestamps(dsn: str) -> None:
+async def require_commit_timestamps(dsn: str) -> None:
+    """Raises RuntimeError where the server keeps no commit timestamps."""
     async with connected(dsn) as connection:
         if await connection.fetchval("SHOW track_commit_timestamp") != "on":
-            raise RuntimeError("the lag is read from commit timestamps: set track_commit_timestamp = on, and restart")
+            raise RuntimeError("lags are read from commit timestamps: set track_commit_timestamp = on, and restart")
 
 
 async def _count_statements(observer: str) -> bool:
