@@ -98,8 +98,8 @@ class LagFigures:
 
     scale: LagScale
     environment: dict[str, Any]
-    bare: Spread
-    bare_durable: Spread
+    bare: Spread = field(default_factory=lambda: Spread([]))
+    bare_durable: Spread = field(default_factory=lambda: Spread([]))
     runs: list[LiveRun] = field(default_factory=list)
     idle: Idle | None = None
 
@@ -190,8 +190,7 @@ async def measure_lag(dsn: str, scale: LagScale, environment: dict[str, Any], co
             counts = await _count_statements(live)
             async with _daemon(idle, Path(folder)) as resting:
                 quiet_since = time.perf_counter()
-                figures = LagFigures(scale, environment, *await _measure_bare(live, scale.unit_rows))
-                console.print(f"lag: the unit is {figures.unit * 1000:.2f} ms")
+                figures = LagFigures(scale, environment)
                 await _measure_live(live, Path(folder), figures, console)
                 figures.idle = await _watch(live if counts else dsn, resting, quiet_since, scale.idle_seconds)
     return figures
@@ -225,16 +224,13 @@ async def _daemon(dsn: str, folder: Path) -> AsyncIterator[Running]:
         yield process
 
 
-async def _measure_bare(dsn: str, rows: int) -> tuple[Spread, Spread]:
-    """Projects generations one at a time, by the projector's own statement: not waiting for the disk, and waiting."""
-    async with connected(dsn) as connection:
-        await connection.execute(_UNIT_SETTINGS)
-        sources = [record["id"] for record in await connection.fetch(UNIT_SOURCES, 2 * rows)]
-        spreads = []
-        for synchronous, ids in (("off", sources[:rows]), ("on", sources[rows:])):
-            await connection.execute(f"SET synchronous_commit = {synchronous}")
-            spreads.append(Spread([await _bare_transaction(connection, row) for row in ids]))
-    return spreads[0], spreads[1]
+async def _measure_bare(connection: asyncpg.Connection, rows: int, figures: LagFigures) -> None:
+    """Projects generations one at a time, by the projector's own statement: waiting for the disk and not, in turn."""
+    sources = [record["id"] for record in await connection.fetch(UNIT_SOURCES, 2 * rows)]
+    for number, row in enumerate(sources):
+        synchronous, spread = (("off", figures.bare), ("on", figures.bare_durable))[number % 2]
+        await connection.execute(f"SET synchronous_commit = {synchronous}")
+        spread.seconds.append(await _bare_transaction(connection, row))
 
 
 async def _bare_transaction(connection: asyncpg.Connection, generation: str) -> float:
@@ -246,15 +242,20 @@ async def _bare_transaction(connection: asyncpg.Connection, generation: str) -> 
 
 
 async def _measure_live(dsn: str, folder: Path, figures: LagFigures, console: Console) -> None:
+    """Each load, each way; before each and at the end, a part of the bare transactions, as a machine's pace varies."""
     loads = figures.scale.loads
-    async with _daemon(dsn, folder), connected(dsn) as connection:
+    bare_rows = figures.scale.unit_rows // (len(loads) * len(_WAYS) + 1)
+    async with _daemon(dsn, folder), connected(dsn) as connection, connected(dsn) as bare:
+        await bare.execute(_UNIT_SETTINGS)
         await _live(connection, dsn, "warm-up", Load(loads[0].rate, 1, loads[0].writers, _ORGS))
         for way in _WAYS:
             await set_notify_trigger(connection, wanted=way == "notify")
             for load in loads:
+                await _measure_bare(bare, bare_rows, figures)
                 run = await _live(connection, dsn, way, load)
                 figures.runs.append(run)
                 console.print(f"lag: {run.name}: median {run.lag.median * 1000:.1f} ms")
+        await _measure_bare(bare, bare_rows, figures)
 
 
 async def _live(connection: asyncpg.Connection, dsn: str, way: str, load: Load) -> LiveRun:
