@@ -1,7 +1,7 @@
 """Where contestants run: a server, a template database with the backlog, and a fresh copy of it for each run."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,11 +58,11 @@ class Backlog:
 
 
 @contextmanager
-def own_server() -> Iterator[str]:
-    """Runs a private server in a temporary folder; gives its DSN."""
+def own_server(settings: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Runs a private server in a temporary folder, with these settings besides the bench's own; gives its DSN."""
     with (
         TemporaryDirectory(prefix="projector-bench-", ignore_cleanup_errors=True) as folder,
-        embedded_postgres(Path(folder), SERVER_SETTINGS) as server,
+        embedded_postgres(Path(folder), SERVER_SETTINGS | dict(settings or {})) as server,
     ):
         yield server.dsn
 
