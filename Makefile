@@ -6,11 +6,11 @@ RUN := deploy/requirements/run.txt
 DEV := deploy/requirements/dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format lock clean
+.PHONY: help demo test check bench bench-long format lock clean
 
 help: ## what there is to do
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do \
-		printf '  make %-8s %s\n' "$$name" "$$what"; done
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do \
+		printf '  make %-10s %s\n' "$$name" "$$what"; done
 
 demo: .venv/run ## watch the projector at work on an embedded PostgreSQL (DEMO_SECONDS=20 ends it by itself)
 	@$(BIN)/projector demo
@@ -26,6 +26,9 @@ check: .venv/dev ## format, lint, types, import rules
 
 bench: .venv/dev ## measure against the row-at-a-time baseline and the limit, in one run
 	$(BIN)/python -m tests.bench
+
+bench-long: .venv/dev ## measure under a steady load for 35 minutes: bloat, and a pinned vacuum horizon
+	$(BIN)/python -m tests.bench.long
 
 format: .venv/dev ## format and mend what can be mended
 	$(BIN)/ruff format .
