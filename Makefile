@@ -27,7 +27,7 @@ check: .venv/dev ## format, lint, types, import rules
 bench: .venv/dev ## measure against the row-at-a-time baseline and the limit, in one run
 	$(BIN)/python -m tests.bench
 
-bench-long: .venv/dev ## measure under a steady load for 35 minutes: bloat, and a pinned vacuum horizon
+bench-long: .venv/dev ## measure under a steady load for 40 minutes: bloat, and a pinned vacuum horizon
 	$(BIN)/python -m tests.bench.long
 
 format: .venv/dev ## format and mend what can be mended

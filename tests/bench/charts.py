@@ -148,11 +148,15 @@ def _draw_pinned(figures: Figures) -> Figure:
         _plain(axes, title, unit)
         for begin, end in figures["draining_seconds"]:
             axes.axvspan(begin / 60, end / 60, color=_GRID, linewidth=0)
-        for label, seconds in marks:
+        for _, seconds in marks:
             if seconds is not None:
                 axes.axvline(seconds / 60, color=_SECOND, linewidth=1, linestyle="--")
-                axes.annotate(label, (seconds / 60, 1), (3, -3), xycoords=("data", "axes fraction"),
-                              textcoords="offset points", va="top", color=_SECOND)  # fmt: skip
+    for label, seconds in marks:
+        if seconds is not None:
+            every_axes[0].annotate(
+                label, (seconds / 60, 1), (3, -3), xycoords=("data", "axes fraction"), textcoords="offset points",
+                va="top", color=_SECOND,
+            )  # fmt: skip
     every_axes[-1].set_xlabel("minutes")
     return figure
 

@@ -40,6 +40,8 @@ async def measure_pinned(server: str, figures: PinnedFigures, console: Console) 
         await watch.over(scale.warm_seconds)
         figures.before = await _window(watch, scale.window_seconds)
         figures.drained_before = await backlogs.drain()
+        # What died before the pin is gone; what is dead at its end has died under it.
+        await connection.execute("VACUUM reporting_outbox")
         console.print(f"pinned: a long transaction has begun, {scale.seconds / 60:g} minutes under it")
         async with _pin(dsn):
             pinned = await watch.sample()
