@@ -31,6 +31,7 @@ _ORGS = (1, 2, 3, 4)
 _TICK_SECONDS = 0.025
 _CONNECTIONS = 4
 _LOG_TAIL = 2000
+_HTTP_TIMEOUT = aiohttp.ClientTimeout(total=30)
 
 
 @asynccontextmanager
@@ -170,8 +171,21 @@ async def projecting(dsn: str, **variables: str) -> AsyncIterator[Projecting]:
         async with started("run", folder=Path(folder), **settings) as running:
             await running.has_logged("projecting")
             port = next(line["port"] for line in map(json.loads, running.text().splitlines()) if "port" in line)
-            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
+            async with _ending_with_us(running), aiohttp.ClientSession(timeout=_HTTP_TIMEOUT) as http:
                 yield Projecting(running, f"http://127.0.0.1:{port}/metrics", http)
             running.send(signal.SIGTERM)
             if status := await running.end():
                 raise RuntimeError(f"the daemon ended with status {status}\n{running.text()[-_LOG_TAIL:]}")
+
+
+@asynccontextmanager
+async def _ending_with_us(running: Running) -> AsyncIterator[None]:
+    """Ends a process if we are killed: the input of what watches it ends then."""
+    watchdog = await asyncio.create_subprocess_exec(
+        "/bin/sh", "-c", 'read -r line; kill "$0"', str(running.process.pid), stdin=asyncio.subprocess.PIPE
+    )
+    try:
+        yield
+    finally:
+        watchdog.kill()
+        await watchdog.wait()
