@@ -35,7 +35,8 @@ def diagnostics(
         projector_lag=[_lag(dataset, fresh.get(dataset), now) for dataset in datasets],
         outbox=OutboxDiagnostics(
             pending=counts.pending, processing=counts.processing, failed=counts.failed, completed=counts.completed,
-            oldest_pending_at=counts.oldest_pending_at, failed_rows=[_failed_row(row) for row in failed],
+            oldest_pending_at=counts.oldest_pending_at, estimated=sorted(counts.estimated) or None,
+            failed_rows=[_failed_row(row) for row in failed],
         ),
     )  # fmt: skip
 

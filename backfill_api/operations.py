@@ -128,7 +128,7 @@ class Operations:
                 rows = state.rows
                 counts = OutboxCounts(
                     rows["pending"], rows["processing"], rows["failed"] + rows["dead"], rows["completed"],
-                    state.oldest_pending_at,
+                    state.oldest_pending_at, state.estimated - {"dead"},
                 )  # fmt: skip
             else:
                 counts = await read_outbox_of_org(connection, org_id)

@@ -32,7 +32,7 @@ class OutboxGauges:
         )  # fmt: skip
         self._rows = Gauge(
             "reporting_outbox_rows",
-            "Outbox rows by status; dead letters apart from failed rows; completed is an estimate on a large outbox.",
+            "Outbox rows by status; dead letters apart from failed rows; estimated where there are many.",
             ["status"], registry=registry,
         )  # fmt: skip
         self._freshness = Gauge(

@@ -53,7 +53,8 @@ def as_json(status: Status) -> dict[str, Any]:
         "lag_seconds": outbox.lag,
         "outbox": {
             "rows": outbox.rows,
-            "completed_estimated": outbox.completed_estimated,
+            "estimated": sorted(outbox.estimated),
+            "completed_estimated": "completed" in outbox.estimated,
             "by_source_type": outbox.by_source_type,
             "lag_seconds_by_source_type": outbox.lag_seconds,
         },
@@ -100,12 +101,12 @@ def _outbox_table(outbox: OutboxState) -> RichTable:
     table.add_column("Outbox", no_wrap=True, overflow="fold")
     for name in (*STATUSES, "lag"):
         table.add_column(name, justify="right", no_wrap=True)
+    about = {status: "~" if status in outbox.estimated else "" for status in STATUSES}
     for source_type, rows in sorted(outbox.by_source_type.items()):
         lag = outbox.lag_seconds.get(source_type)
-        counts = [f"{rows.get(status, 0):,}" if status != "completed" else "" for status in STATUSES]
+        counts = [f"{about[status]}{rows.get(status, 0):,}" if status != "completed" else "" for status in STATUSES]
         table.add_row(escape(source_type), *counts, _seconds(lag) if lag is not None else "")
-    about = "~" if outbox.completed_estimated else ""
-    totals = [f"{about if status == 'completed' else ''}{outbox.rows[status]:,}" for status in STATUSES]
+    totals = [f"{about[status]}{outbox.rows[status]:,}" for status in STATUSES]
     table.add_section()
     table.add_row("all", *totals, _seconds(outbox.lag))
     return table

@@ -107,13 +107,16 @@ class FailedRow(Body):
 
 
 class OutboxDiagnostics(Body):
-    """The outbox in numbers. On a large outbox `completed` is an estimate."""
+    """The outbox in numbers: counted up to 5,000 rows, beyond that estimated."""
 
     pending: Int64
     processing: Int64
     failed: Int64 = Field(description="Waiting for their next attempt, and dead letters.")
     completed: Int64
     oldest_pending_at: datetime | None = None
+    estimated: list[str] | None = Field(
+        default=None, description="Which of these counts are estimates; left out where none is."
+    )
     failed_rows: list[FailedRow]
 
 

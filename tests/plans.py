@@ -12,7 +12,8 @@ OUTBOX_ROWS = {"completed": 50_000, "due": 5_300, "waiting": 300, "dead": 300, "
 
 Plan = dict[str, Any]
 
-_BY_INDEX = {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}
+_BY_KEY = {"Index Scan", "Index Only Scan", "Bitmap Heap Scan", "Tid Scan", "Tid Range Scan"}
+_CONDITIONS = {"Index Cond", "TID Cond"}
 _WRITES = {"ModifyTable", "LockRows"}
 
 
@@ -72,7 +73,7 @@ def used_indexes(plan: Plan) -> set[str]:
 
 
 def problems(plan: Plan, *, most_rows: float, whole: frozenset[str] = frozenset()) -> list[str]:
-    """What is wrong with a plan: tables read without a condition on an index, or too many rows read.
+    """What is wrong with a plan: tables read without a condition on an index or on addresses, or too many rows read.
 
     Args:
         plan: as `explain` gives it.
@@ -84,11 +85,9 @@ def problems(plan: Plan, *, most_rows: float, whole: frozenset[str] = frozenset(
         table, kind = node["Relation Name"], node["Node Type"]
         if table in whole:
             continue
-        if kind == "Tid Scan":
-            continue
-        if kind not in _BY_INDEX:
+        if kind not in _BY_KEY:
             found.append(f"{kind} on {table}")
-        elif not any("Index Cond" in part for part in nodes(node)):
+        elif not any(_CONDITIONS & set(part) for part in nodes(node)):
             found.append(f"{kind} on all of {table}")
     if rows_read(plan) > most_rows:
         found.append(f"{rows_read(plan):.0f} rows read, {most_rows:.0f} allowed")

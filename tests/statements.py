@@ -20,7 +20,7 @@ _BOTTOM = "00000000-0000-0000-0000-000000000000"
 _FIRST = ("-infinity", _BOTTOM)
 _LAST = ("infinity", "ffffffff-ffff-ffff-ffff-ffffffffffff")
 _FAILED_ROWS = 900  # due, waiting and dead
-_WAITING = sum(OUTBOX_ROWS.values()) - OUTBOX_ROWS["completed"]
+_MOST_ROWS_ON_A_PAGE = 80
 _OUTBOX = frozenset({"reporting_outbox"})
 _ORGANIZATIONS = frozenset({"organizations"})
 
@@ -89,8 +89,9 @@ STATEMENTS: dict[str, Statement] = {
     # The sampler.
     "release": Statement(outbox.RELEASE, (ROWS,), OUTBOX_ROWS["leased"] + ROWS, indexes=_LEASED | _KEY, whole=_OUTBOX),
     "backlog": Statement(
-        diagnostics.BACKLOG, most_rows=_WAITING + _FAILED_ROWS, indexes=_FRESH | _DUE | _FAILED | _LEASED, whole=_OUTBOX
+        diagnostics.BACKLOG, (ROWS,), ROWS * 3, indexes=_FRESH | _FAILED | _LEASED, unsorted=True, whole=_OUTBOX
     ),
+    "sampled": Statement(diagnostics.SAMPLED, (None, 2), 2 * _MOST_ROWS_ON_A_PAGE),
     # The pruner.
     "prune": Statement(pruner.PRUNE, (_BOTTOM, 0.0, ROWS, pruner.LOCK_KEY), ROWS * 3, indexes=_KEY),
     # Operators.
@@ -118,8 +119,10 @@ STATEMENTS: dict[str, Statement] = {
     "requeue_ids": Statement(failed.REQUEUE_IDS, (None, ROWS), ROWS * 2, ids=True, operator=True),
     "count_failed_ids": Statement(failed.COUNT_FAILED_IDS, (None,), ROWS, ids=True, operator=True),
     "backlog_org": Statement(
-        diagnostics.BACKLOG_ORG, (1,), _WAITING, indexes=_DUE | _FAILED_BY_ORG | _LEASED, whole=_OUTBOX, operator=True
+        diagnostics.BACKLOG_ORG, (ROWS, 1), ROWS * 3, indexes=_DUE | _FAILED_BY_ORG | _LEASED, unsorted=True,
+        whole=_OUTBOX, operator=True,
     ),
+    "count_org": Statement(diagnostics.COUNT_ORG, (1, ROWS), ROWS, operator=True),
 }  # fmt: skip
 STATEMENTS |= {
     f"freshness_of_{table.name}": Statement(

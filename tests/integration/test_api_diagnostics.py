@@ -139,7 +139,7 @@ async def test_what_waits_is_not_estimated_to_be_completed(connection: asyncpg.C
     await connection.execute("SELECT pg_stat_force_next_flush()")
     await connection.execute("ANALYZE reporting_outbox")
     counts = await read_outbox_of_org(connection, 1)
-    assert counts.pending == 6000
+    assert 5000 <= counts.pending <= 7000
     assert 1000 <= counts.completed <= 3000
 
 

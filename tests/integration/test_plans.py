@@ -163,17 +163,9 @@ async def outdated(emptied: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 OF_THE_OUTBOX = (
-    "claim",
-    "complete",
-    "fail",
-    "postpone",
-    "prune",
-    "release",
-    "requeue",
-    "count_",
-    "latest_failed",
-    "look_",
-)
+    "claim", "complete", "fail", "postpone", "prune", "release", "requeue", "count_", "latest_failed", "look_", "backlog",
+    "sampled",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "mode"), [pair for pair in MODES if pair[0].startswith(OF_THE_OUTBOX)])
