@@ -18,7 +18,7 @@ from rich.console import Console
 
 from projector import backfill_command, outbox
 from projector.batch import BatchResult
-from projector.daemon import Daemon, batch_rules, batch_size, report_batch, run_until_signal
+from projector.daemon import Daemon, batch_size, report_batch, run_until_signal, worker_rules
 from projector.database import Timeouts, acquire, connect, open_pool
 from projector.drain import DrainResult, drain
 from projector.errors import describe, is_database_fault
@@ -150,7 +150,7 @@ async def _drain(_: argparse.Namespace, settings: Settings, log: Log) -> int:
                 report_batch(log, result, seconds, slow_seconds)
 
             result = await drain(
-                pool, batch_rules(settings, registry), workers=settings.reporting_projector_workers,
+                pool, worker_rules(settings, registry), workers=settings.reporting_projector_workers,
                 new_size=lambda: batch_size(settings), on_batch=on_batch, log=log,
             )  # fmt: skip
     finally:

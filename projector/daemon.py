@@ -4,7 +4,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import asyncpg
 import structlog
@@ -210,7 +210,7 @@ class Daemon:
 
         return Worker(
             pool=pool,
-            rules=batch_rules(self.settings, self.registry),
+            rules=worker_rules(self.settings, self.registry),
             size=batch_size(self.settings),
             stop=self.stop,
             rest=rest,
@@ -229,6 +229,12 @@ def batch_rules(settings: SharedSettings, registry: Registry) -> BatchRules:
         max_attempts=settings.reporting_projector_max_attempts,
         on_source_gone=settings.reporting_on_source_gone,
     )
+
+
+def worker_rules(settings: Settings, registry: Registry) -> BatchRules:
+    """The rules of the workers' batches: with a retention of 0 they delete what they complete."""
+    keep = settings.reporting_outbox_retention_secs > 0
+    return replace(batch_rules(settings, registry), keep_completed=keep)
 
 
 def batch_size(settings: Settings) -> BatchSize:

@@ -287,3 +287,10 @@ async def _small_backlog(dsn: str) -> float:
 
 def _ignore(_: BatchResult, __: float) -> None:
     return
+
+
+FULL = Scale(13_000, 10_000, 8)
+# So small a backlog is gone at once, so its live rows have hardly anything to wait for.
+QUICK = Scale(
+    400, 2_000, 0.2, most_last_to_first=10, most_live_seconds=10, most_small_seconds=20, must_outlive=False
+)  # fmt: skip

@@ -8,7 +8,7 @@ import structlog
 from pydantic import SecretStr
 
 from projector.batch import BatchResult
-from projector.daemon import batch_rules, batch_size
+from projector.daemon import batch_size, worker_rules
 from projector.database import open_pool
 from projector.drain import drain
 from projector.projections import load_registry
@@ -17,10 +17,7 @@ from projector.sqlfile import load_sql
 from tests.bench.baseline import RowAtATime
 from tests.bench.stage import connected
 
-_LIMIT = tuple(
-    load_sql(__file__, f"limit/{name}.sql")
-    for name in ("tool_call", "turn", "capability_usage", "session", "llm_generation", "budget_posting")
-)
+_LIMIT_TABLES = ("tool_call", "turn", "capability_usage", "session", "llm_generation", "budget_posting")
 _BASELINE_INDEX = load_sql(__file__, "baseline_index.sql")
 # More than the projector allows itself: nothing of the limit's joins goes to disk.
 _LIMIT_SETTINGS = "SET work_mem = '256MB'; SET jit = off"
@@ -69,21 +66,28 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class Projector:
-    """The projector's own `drain`, with the defaults of its settings."""
+    """The projector's own `drain`, with the defaults of its settings; without `keeps`, with a retention of 0."""
 
     key: str
     title: str
     workers: int
-    settles: bool = True
+    keeps: bool = True
+
+    @property
+    def settles(self) -> bool:
+        """Whether it leaves completed rows; with a retention of 0 it deletes them."""
+        return self.keeps
 
     async def run(self, dsn: str, rows: int) -> float:
         """Drains all; `rows` must be all there are."""
         settings = default_settings(dsn)
+        if not self.keeps:
+            settings = settings.model_copy(update={"reporting_outbox_retention_secs": 0})
         pool = await open_pool(settings, self.workers)
         try:
             started = time.perf_counter()
             result = await drain(
-                pool, batch_rules(settings, load_registry()), workers=self.workers,
+                pool, worker_rules(settings, load_registry()), workers=self.workers,
                 new_size=lambda: batch_size(settings), on_batch=_ignore, log=structlog.get_logger(),
             )  # fmt: skip
             seconds = time.perf_counter() - started
@@ -100,15 +104,16 @@ class Limit:
 
     key: str
     title: str
+    tables: tuple[str, ...] = _LIMIT_TABLES
     settles: bool = False
 
     async def run(self, dsn: str, rows: int) -> float:  # noqa: ARG002 - it knows no rows, only all sources
-        """Writes all facts."""
+        """Writes all facts of its tables."""
         async with connected(dsn) as connection:
             await connection.execute(_LIMIT_SETTINGS)
             started = time.perf_counter()
-            for statement in _LIMIT:
-                await connection.execute(statement)
+            for name in self.tables:
+                await connection.execute(load_sql(__file__, f"limit/{name}.sql"))
             return time.perf_counter() - started
 
 

@@ -5,6 +5,7 @@ from statistics import median
 from typing import Any
 
 from tests.bench.breakdown import Breakdown
+from tests.bench.by_type import TypeFigures
 from tests.bench.stage import Backlog, Facts
 
 BASELINE, LIMIT = "a", "c"
@@ -59,6 +60,7 @@ class Figures:
     targets: tuple[Target, ...]
     environment: dict[str, Any]
     measured: dict[str, Measured] = field(default_factory=dict)
+    by_type: list[TypeFigures] = field(default_factory=list)
     breakdown: Breakdown | None = None
     faults: list[str] = field(default_factory=list)
 
@@ -68,14 +70,15 @@ class Figures:
 
     @property
     def reached(self) -> bool:
-        """Whether all targets were."""
-        return all(self.ratio(target.key, *target.of) >= target.least for target in self.targets)
+        """Whether all targets were, and all contestants gave the same facts."""
+        return not self.faults and all(self.ratio(target.key, *target.of) >= target.least for target in self.targets)
 
     def as_json(self) -> dict[str, Any]:
         """For keeping: every single figure, and what they were measured on."""
         ours = [key for key in self.measured if key not in {BASELINE, LIMIT}]
         return {
             "environment": self.environment,
+            "faults": self.faults,
             "backlog": asdict(self.backlog),
             "facts": {table: count for table, (count, _) in self.facts.items()},
             "contestants": [
@@ -101,6 +104,16 @@ class Figures:
                     "reached": self.ratio(target.key, *target.of) >= target.least,
                 }
                 for target in self.targets
+            ],
+            "by_type": [
+                {
+                    "source_type": one.source_type,
+                    "rows": one.rows,
+                    "rows_per_second": round(one.projector),
+                    "b2/a": round(one.projector / one.baseline, 1),
+                    "b2/c": round(one.projector / one.limit, 3),
+                }
+                for one in self.by_type
             ],
             "breakdown": self.breakdown and _as_shares(self.breakdown),
         }

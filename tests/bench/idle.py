@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
-import psutil  # type: ignore[import-untyped]  # it has no types
+import psutil
 
 from projector.sqlfile import load_sql
 

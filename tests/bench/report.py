@@ -6,12 +6,14 @@ from rich.table import Table
 
 from tests.bench.backfill import BackfillFigures
 from tests.bench.breakdown import Breakdown
+from tests.bench.by_type import TypeFigures
 from tests.bench.figures import BASELINE, LIMIT, PEERS, Figures
 
 
-def show(figures: Figures, console: Console) -> None:
+def show_drain(figures: Figures, console: Console) -> None:
     """Prints the contestants, the targets, where a batch's time goes, and what went wrong."""
     console.print(_contestants(figures))
+    console.print(_by_type(figures.by_type))
     if figures.breakdown:
         console.print(_breakdown(figures.breakdown))
     for target in figures.targets:
@@ -63,6 +65,17 @@ def _contestants(figures: Figures) -> Table:
             f"{figures.ratio(one.key, *PEERS):.2f}",
             f"{figures.ratio(one.key, LIMIT):.3f}",
         )
+    return table
+
+
+def _by_type(measured: list[TypeFigures]) -> Table:
+    table = Table(title="Each source type apart, 2 workers, one run", box=box.SIMPLE_HEAD)
+    table.add_column("source type")
+    for heading in ("rows", "rows/s", f"× {BASELINE}", f"× {LIMIT}"):  # noqa: RUF001 - the sign is meant
+        table.add_column(heading, justify="right")
+    for one in measured:
+        ratios = (f"{one.projector / one.baseline:.1f}", f"{one.projector / one.limit:.2f}")
+        table.add_row(one.source_type, f"{one.rows:,}", f"{one.projector:,.0f}", *ratios)
     return table
 
 

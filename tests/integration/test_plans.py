@@ -163,8 +163,8 @@ async def outdated(emptied: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 OF_THE_OUTBOX = (
-    "claim", "complete", "fail", "postpone", "prune", "release", "requeue", "count_", "latest_failed", "look_", "backlog",
-    "sampled",
+    "claim", "complete", "fail", "postpone", "prune", "release", "requeue", "count_", "latest_failed", "look_",
+    "backlog", "sampled",
 )  # fmt: skip
 
 

@@ -7,11 +7,12 @@ whatever counts, sorts or scans all of it, or all that waits, reads far more tha
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 import pytest
 
-from projector import backfill, outbox
+from projector import backfill, claims, outbox
 from projector.database import Timeouts
 from projector.demo.embedded import database_dsn
 from tests.catalog import TABLES
@@ -30,7 +31,10 @@ MANY = 2000
 # Not here: what counts all by order of an operator, and removals, which are rare.
 LEFT_OUT = ("count_due", "count_dead", "requeue_dead", "remove_")
 HOT = {name: statement for name, statement in STATEMENTS.items() if not name.startswith(LEFT_OUT)} | {
-    "claim_many": Statement(outbox.CLAIM, (MANY, 0, MANY // 4), MANY * 2.5),
+    "claim_many_fresh": Statement(claims.CLAIM_FRESH, (MANY, "-infinity"), MANY),
+    "claim_many_of_a_backlog": Statement(
+        claims.CLAIM_BACKLOG, (MANY // 2, [1, 2], ["-infinity"] * 2, [str(UUID(int=0))] * 2), MANY
+    ),
     "claim_many_of_an_org": Statement(outbox.CLAIM_ORG, (MANY, 1), MANY),
     "enqueue": Statement(
         backfill.ENQUEUE,
