@@ -25,7 +25,7 @@ CLAIM_BACKLOG = load_sql(__file__, "sql/claim_backlog.sql")
 FIND_BACKLOG = load_sql(__file__, "sql/find_backlog.sql")
 
 # Rows of transactions that commit this much later than they began are still fresh; a sweep finds the others.
-_LATE_COMMITS = timedelta(seconds=0.5)
+_LATE_COMMITS = timedelta(seconds=0.2)
 _BEFORE_ALL_ORGS = -(2**63)
 _ORGS_OF_A_SWEEP = 1000
 _ROWS_FOR_EACH_ORG = 4

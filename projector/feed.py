@@ -8,7 +8,7 @@ the quiet before it and an idle projector costs next to nothing. Idle workers ta
 import asyncio
 from collections.abc import Callable
 
-_SHORTEST_PAUSE = 0.002
+_SHORTEST_PAUSE = 0.001
 _SHARE_OF_QUIET = 0.1
 
 

@@ -122,6 +122,7 @@ async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 async def read_facts(dsn: str, first_rows: int | None = None) -> Facts:
     """What the facts of a database amount to; with `first_rows`, those alone that come of the outbox's first rows."""
     async with connected(dsn) as connection:
+        await connection.execute("SET work_mem = '64MB'")  # the sample's rows are looked up in memory
         records = await connection.fetch(_FACTS, first_rows)
     return {record["fact_table"]: (record["facts"], record["checksum"]) for record in records}
 

@@ -256,7 +256,7 @@ async def test_fresh_rows_are_claimed_in_the_order_in_which_they_became_due(
             await outbox.complete(connection, [tid for group in groups for tid in group.tids], [1.0])
 
 
-@pytest.mark.parametrize("milliseconds", [0, 400])
+@pytest.mark.parametrize("milliseconds", [0, 150])
 async def test_a_row_of_a_transaction_that_commits_late_is_fresh_all_the_same(
     connection: asyncpg.Connection, clock: Clock, milliseconds: int
 ) -> None:
@@ -316,7 +316,7 @@ async def test_more_fresh_rows_than_a_batch_takes_become_a_backlog_in_which_orgs
     connection: asyncpg.Connection, clock: Clock
 ) -> None:
     claimer = await warmed(connection, clock)
-    await add_rows(connection, 1, 1000, seconds=0.3)
+    await add_rows(connection, 1, 1000, seconds=0.1)
     await add_rows(connection, 2, 5, seconds=0)
     assert await settle(connection, claimer, 100) == {1: 100}
     assert (await settle(connection, claimer, 100))[2] == 5
