@@ -3,7 +3,7 @@
 WITH settled AS (
     DELETE FROM reporting_outbox
     WHERE ctid = ANY ($1::tid[])
-    RETURNING source_type, GREATEST(extract(epoch FROM clock_timestamp() - created_at), 0)::float8 AS delay
+    RETURNING source_type, GREATEST(date_part('epoch', clock_timestamp() - created_at), 0) AS delay
 )
 SELECT source_type, width_bucket(delay, $2::float8[]) AS bucket, count(*) AS rows, sum(delay) AS seconds
 FROM settled

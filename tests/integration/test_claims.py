@@ -104,7 +104,11 @@ async def test_an_org_goes_on_where_its_last_claim_ended(connection: asyncpg.Con
     claimer = Claimer(Backlog(clock))
     await settle(connection, claimer, 40)
     # What lies behind that place is not looked at before the next sweep: it might be a million dead entries.
-    (behind,) = await add_rows(connection, 1, 1, seconds=200)
+    (behind,) = await add_rows(connection, 1, 1)
+    await connection.execute(
+        "UPDATE reporting_outbox SET next_attempt_at = (SELECT next_attempt_at FROM reporting_outbox WHERE id = $2) "
+        "WHERE id = $1", behind, rows[10],
+    )  # fmt: skip
     async with connection.transaction():
         assert await ids_of(connection, await claimer.claim(connection, 40)) == rows[40:80]
     clock.now += 2
@@ -126,6 +130,20 @@ async def test_two_workers_of_a_process_serve_different_orgs(
         assert not set(mine) & set(theirs)
     first.settled()
     second.settled()
+
+
+async def test_an_org_that_a_worker_is_still_at_is_left_to_it(
+    database: str, connection: asyncpg.Connection, clock: Clock
+) -> None:
+    for org_id in (1, 2):
+        await add_rows(connection, org_id, 500)
+    backlog = Backlog(clock)
+    first, second = Claimer(backlog), Claimer(backlog)
+    async with opened(database) as other, other.transaction():
+        assert orgs(await first.claim(other, 100)) == {1: 100}
+        assert [await settle(connection, second, 100) for _ in range(2)] == [{2: 100}, {2: 100}]
+    first.settled()
+    assert await settle(connection, second, 100) == {1: 100}
 
 
 async def test_two_workers_share_the_only_org_there_is(
@@ -420,6 +438,32 @@ async def test_sweeps_take_a_twentieth_of_the_time_at_the_most(
     now[0] = cost + pause - 0.01
     assert not backlog.sweep_is_due
     now[0] = cost + pause + 0.01
+    assert backlog.sweep_is_due
+
+
+class CostlyClock:
+    """Seconds that pass while something looks at the database: `step` at each second look."""
+
+    def __init__(self) -> None:
+        self.now, self.step, self.looks = 1000.0, 0.0, 0
+
+    def __call__(self) -> float:
+        self.looks += 1
+        if self.looks % 2 == 0:
+            self.now += self.step
+        return self.now
+
+
+async def test_a_look_at_the_whole_last_minute_counts_as_part_of_the_sweep(connection: asyncpg.Connection) -> None:
+    clock = CostlyClock()
+    backlog = Backlog(clock)
+    await backlog.sweep(connection)
+    clock.looks, clock.step = 0, 0.2
+    await backlog.claim_fresh(connection, 10)
+    clock.step = 0
+    clock.now += 4.7
+    assert not backlog.sweep_is_due
+    clock.now += 0.4
     assert backlog.sweep_is_due
 
 
