@@ -18,6 +18,7 @@ _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
 _FAULTS_UNTIL_ISOLATED = 3
 _PLAN_ROWS = 200
+_PLAN_GROWTH = 4
 _PLAN_SECONDS = 5.0
 _ISOLATING_LOCK_SECONDS = 1.0
 
@@ -73,8 +74,8 @@ class PlanAge:
     """Tells when a connection's plans are to be made anew.
 
     A plan that was made while a table was small may read a worse index once it has grown, and the server notices only
-    when it has gathered statistics. So plans go whenever the rows that were projected with them have doubled, and after
-    some seconds of use.
+    when it has gathered statistics. So plans go whenever the rows that were projected with them are four times as many,
+    and after some seconds of use.
     """
 
     made_at: float
@@ -87,7 +88,7 @@ class PlanAge:
 
     def is_old(self, now: float) -> bool:
         """Whether the plans should go; if so, counts anew from here. `now`: monotonic seconds."""
-        grown = self.rows >= max(2 * self.rows_then, _PLAN_ROWS)
+        grown = self.rows >= max(_PLAN_GROWTH * self.rows_then, _PLAN_ROWS)
         if not grown and (self.rows == self.rows_then or now - self.made_at < _PLAN_SECONDS):
             return False
         self.made_at, self.rows_then = now, self.rows

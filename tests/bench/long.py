@@ -29,7 +29,7 @@ RESULTS = Path(__file__).parent / "results"
 REACHED, MISSED, CANNOT_RUN, INTERRUPTED = 0, 1, 2, 130
 
 # Checkpoints as often as by default: a long run has them at its start as well as at its end.
-_SERVER = {"shared_preload_libraries": "pg_stat_statements", "checkpoint_timeout": "5min"}
+_SERVER = {"pg_stat_statements.track": "top", "compute_query_id": "on", "checkpoint_timeout": "5min"}
 _PARTS = ("bloat", "pinned")
 
 

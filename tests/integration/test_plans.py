@@ -107,7 +107,7 @@ def found_unanalyzed(template: str) -> dict[str, dict[str, list[str]]]:
                 await worker.execute(call(name, await arguments_of(worker, statement)))
             await worker.execute("ROLLBACK")
             await fill(writer, SESSIONS // 3)
-            await worker.execute("DISCARD PLANS")  # as workers do when the rows that they have projected double
+            await worker.execute("DISCARD PLANS")  # as workers do as the rows that they have projected grow
             found = {}
             for name, statement in DAEMONS.items():
                 await worker.execute(BEGIN)
