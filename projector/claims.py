@@ -24,8 +24,11 @@ CLAIM_FRESH = load_sql(__file__, "sql/claim_fresh.sql")
 CLAIM_BACKLOG = load_sql(__file__, "sql/claim_backlog.sql")
 FIND_BACKLOG = load_sql(__file__, "sql/find_backlog.sql")
 
-# Rows of transactions that commit this much later than they began are still fresh; a sweep finds the others.
-_LATE_COMMITS = timedelta(seconds=0.2)
+# How far a look reaches back behind the last one: rows become due when their transactions begin, and are there when
+# these commit. Most looks reach back a little, one every now and then reaches far, and sweeps find the rest.
+_REACH = timedelta(seconds=0.025)
+_FAR_REACH = timedelta(seconds=0.2)
+_FAR_REACH_EVERY_SECONDS = 0.05
 _BEFORE_ALL_ORGS = -(2**63)
 _ORGS_OF_A_SWEEP = 1000
 _ROWS_FOR_EACH_ORG = 4
@@ -52,14 +55,14 @@ class Backlog:
         self.exact = exact
         self.workers = 0
         self._clock = clock
-        # Rows that became due after it are fresh; None for those of the last minute.
-        self._fresh_after: datetime | None = None
+        # The last look at fresh rows, by the server's clock; None where the next one is for all of the last minute.
+        self._looked_at: datetime | None = None
         self._places: dict[int, Place] = {}
         self._holders: Counter[int] = Counter()
         self._turn = 0
         # The org after which a sweep goes on; None where the last one has come to the end.
         self._ring_at: int | None = None
-        self._sweep_at = clock()
+        self._sweep_at = self._reach_far_at = clock()
 
     @property
     def is_known(self) -> bool:
@@ -78,7 +81,7 @@ class Backlog:
 
     def forget(self) -> None:
         """Makes a sweep from the bottom come next: rows may have been left behind the places that are known."""
-        self._fresh_after = None
+        self._looked_at = None
         self._places = {}
         self._ring_at = _BEFORE_ALL_ORGS
         self._sweep_at = self._clock()
@@ -95,18 +98,21 @@ class Backlog:
         }
         self._ring_at = max(record["org_id"] for record in found) if len(found) == _ORGS_OF_A_SWEEP else None
         if any(record["is_old"] for record in found):
-            self._fresh_after = None
+            self._looked_at = None
         now = self._clock()
         self._sweep_at = now + max(_SWEEP_SECONDS, (now - began) / _SWEEP_SHARE)
 
     async def claim_fresh(self, connection: asyncpg.Connection, limit: int) -> list[ClaimedRows]:
         """Claims rows that became due since the last look."""
-        began, after = self._clock(), self._fresh_after
-        records = await connection.fetch(CLAIM_FRESH, limit, after)
-        if after is None:
+        began, last = self._clock(), self._looked_at
+        far = began >= self._reach_far_at
+        records = await connection.fetch(CLAIM_FRESH, limit, last and last - (_FAR_REACH if far else _REACH))
+        if far:
+            self._reach_far_at = began + _FAR_REACH_EVERY_SECONDS
+        if last is None:
             self._sweep_at += (self._clock() - began) / _SWEEP_SHARE
-        looked_at = next(record["at"] for record in records if record["source_type"] is None)
-        self._fresh_after = max(looked_at - _LATE_COMMITS, after or looked_at - _LATE_COMMITS)
+        looked_at: datetime = next(record["at"] for record in records if record["source_type"] is None)
+        self._looked_at = max(looked_at, last or looked_at)
         groups = claimed_rows(records)
         if sum(map(len, groups)) == limit and not self._places:
             # More than one look can take, perhaps: what is left belongs to the backlog, where orgs take turns.

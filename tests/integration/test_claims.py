@@ -266,23 +266,30 @@ async def test_fresh_rows_are_claimed_in_the_order_in_which_they_became_due(
     connection: asyncpg.Connection, clock: Clock
 ) -> None:
     claimer = await warmed(connection, clock)
-    later, earlier = [await add_rows(connection, 1, 5, seconds=seconds) for seconds in (0.1, 0.2)]
+    later, earlier = [await add_rows(connection, 1, 5, seconds=seconds) for seconds in (0.02, 0.1)]
     for rows in (earlier, later):
+        clock.now += 0.06
         async with connection.transaction():
             groups = await claimer.claim(connection, 5)
             assert await ids_of(connection, groups) == rows
             await outbox.complete(connection, [tid for group in groups for tid in group.tids], [1.0])
 
 
-@pytest.mark.parametrize("milliseconds", [0, 150])
+@pytest.mark.parametrize(("milliseconds", "looks"), [(0, 1), (10, 1), (150, 2)])
 async def test_a_row_of_a_transaction_that_commits_late_is_fresh_all_the_same(
-    connection: asyncpg.Connection, clock: Clock, milliseconds: int
+    connection: asyncpg.Connection, clock: Clock, milliseconds: int, looks: int
 ) -> None:
     claimer = await warmed(connection, clock)
-    at = await connection.fetchval("SELECT now()") - timedelta(milliseconds=milliseconds)
+    backlog = claimer._backlog  # noqa: SLF001 - what time the server had at the last look
     await add_rows(connection, 1, 1)
-    await connection.execute("UPDATE reporting_outbox SET next_attempt_at = $1", at)
-    assert await settle(connection, claimer, 100) == {1: 1}
+    await connection.execute(
+        "UPDATE reporting_outbox SET next_attempt_at = $1",
+        backlog._looked_at - timedelta(milliseconds=milliseconds),  # type: ignore[operator]  # noqa: SLF001
+    )
+    for look in range(1, looks + 1):
+        # Every look reaches back a little, and one each twentieth of a second further.
+        clock.now += 0.03
+        assert await settle(connection, claimer, 100) == ({1: 1} if look == looks else {})
 
 
 async def test_a_row_of_a_transaction_that_commits_very_late_is_found_by_a_sweep(
@@ -350,6 +357,7 @@ async def test_more_fresh_rows_than_a_batch_takes_become_a_backlog_in_which_orgs
 ) -> None:
     claimer = await warmed(connection, clock)
     await add_rows(connection, 1, 1000, seconds=0.1)
+    clock.now += 0.06
     await add_rows(connection, 2, 5, seconds=0)
     assert await settle(connection, claimer, 100) == {1: 100}
     assert (await settle(connection, claimer, 100))[2] == 5
