@@ -62,7 +62,7 @@ def _draw_drain(figures: Figures) -> Figure:
     figure = Figure(figsize=(8, 1.4 + 0.45 * len(contestants)), layout="constrained")
     axes = figure.subplots()
     places = range(len(contestants))
-    colors = [_OURS if one["title"].startswith("projector") else _OTHERS for one in contestants]
+    colors = [_OURS if one["key"].startswith("b") else _OTHERS for one in contestants]
     axes.barh(places, [one["median_rows_per_second"] for one in contestants], color=colors, height=0.62)
     for place, one in zip(places, contestants, strict=True):
         rate = one["median_rows_per_second"]

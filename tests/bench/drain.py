@@ -19,7 +19,7 @@ CONTESTANTS: tuple[Contestant, ...] = (
     Baseline("a-nowait", "async commit", waits_for_disk=False),
     Projector("b1", "projector, 1 worker", workers=1),
     Projector("b2", "projector, 2 workers", workers=2),
-    Projector("b2-none", "same, retention 0", workers=2, keeps=False),
+    Projector("b2-none", "projector, retention 0", workers=2, keeps=False),
     Peer("p1", "jobs on pgqueuer", PGQUEUER),
     Peer("p2", "jobs on procrastinate", PROCRASTINATE),
     LIMIT,
