@@ -4,13 +4,14 @@ Two lanes. A fresh row became due since the last look: such rows are claimed by 
 became due, so that live work waits for the batches that are under way and for nothing else. What has been due for
 longer is a backlog: its orgs are known, take turns, and each goes on where its last claim ended. A sweep from the
 bottom finds these orgs, now and then: rows that were committed late, those that were left by a process that died, and
-whatever came faster than it was claimed. The first look, and the one after a sweep that found a backlog, is for all
-rows of the last minute: such late ones do not queue behind their org's backlog, either.
+whatever came faster than it was claimed. Where such a sweep is dear, what a look had to leave is gone on with, oldest
+first, once no org is known to have a backlog. The first look, and the one after a sweep that found a backlog, is for
+all rows of the last minute: such late ones do not queue behind their org's backlog, either.
 """
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import ceil
 from uuid import UUID
@@ -25,11 +26,15 @@ CLAIM_BACKLOG = load_sql(__file__, "sql/claim_backlog.sql")
 FIND_BACKLOG = load_sql(__file__, "sql/find_backlog.sql")
 
 # How far a look reaches back behind the last one: rows become due when their transactions begin, and are there when
-# these commit. Most looks reach back a little, one every now and then reaches far, and sweeps find the rest.
+# these commit. Most looks reach back a little; every so many seconds one reaches further. Sweeps find the rest.
 _REACH = timedelta(seconds=0.025)
-_FAR_REACH = timedelta(seconds=0.2)
-_FAR_REACH_EVERY_SECONDS = 0.05
+_FURTHER = (
+    (timedelta(seconds=0.2), 0.05),
+    (timedelta(seconds=2), 1.0),
+    (timedelta(seconds=20), 10.0),
+)
 _BEFORE_ALL_ORGS = -(2**63)
+_BEFORE_ALL_IDS = UUID(int=0)
 _ORGS_OF_A_SWEEP = 1000
 _ROWS_FOR_EACH_ORG = 4
 _SWEEP_SECONDS = 1.0
@@ -47,6 +52,14 @@ class Place:
     turn: int = 0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Left:
+    """The last row of a look that took as many as it could: what is behind it may be due as well."""
+
+    at: datetime
+    id: UUID
+
+
 class Backlog:
     """What the workers of one process know of due rows; they share it."""
 
@@ -57,17 +70,20 @@ class Backlog:
         self._clock = clock
         # The last look at fresh rows, by the server's clock; None where the next one is for all of the last minute.
         self._looked_at: datetime | None = None
+        self._left: _Left | None = None
         self._places: dict[int, Place] = {}
         self._holders: Counter[int] = Counter()
         self._turn = 0
         # The org after which a sweep goes on; None where the last one has come to the end.
         self._ring_at: int | None = None
-        self._sweep_at = self._reach_far_at = clock()
+        self._sweep_at = clock()
+        self._further_at = [self._sweep_at + every for _, every in _FURTHER]
+        self._sweep_is_dear = False
 
     @property
     def is_known(self) -> bool:
-        """Whether any org is known to have a backlog."""
-        return bool(self._places)
+        """Whether any org is known to have a backlog, or rows were left by a look."""
+        return bool(self._places) or self._left is not None
 
     @property
     def sweep_is_due(self) -> bool:
@@ -81,14 +97,14 @@ class Backlog:
 
     def forget(self) -> None:
         """Makes a sweep from the bottom come next: rows may have been left behind the places that are known."""
-        self._looked_at = None
+        self._looked_at = self._left = None
         self._places = {}
         self._ring_at = _BEFORE_ALL_ORGS
         self._sweep_at = self._clock()
 
     async def sweep(self, connection: asyncpg.Connection) -> None:
         """Looks at the next so many orgs that have rows, in the order of their ids, which of them have due ones."""
-        began = self._clock()
+        began, left = self._clock(), self._left
         after = _BEFORE_ALL_ORGS if self._ring_at is None else self._ring_at
         found = await connection.fetch(FIND_BACKLOG, after, _ORGS_OF_A_SWEEP)
         self._places = {
@@ -97,26 +113,47 @@ class Backlog:
             if record["is_due"]
         }
         self._ring_at = max(record["org_id"] for record in found) if len(found) == _ORGS_OF_A_SWEEP else None
+        if after == _BEFORE_ALL_ORGS and not self.sweep_is_open and self._left is left:
+            self._left = None
         if any(record["is_old"] for record in found):
             self._looked_at = None
         now = self._clock()
-        self._sweep_at = now + max(_SWEEP_SECONDS, (now - began) / _SWEEP_SHARE)
+        pause = (now - began) / _SWEEP_SHARE
+        self._sweep_is_dear = pause > _SWEEP_SECONDS
+        self._sweep_at = now + max(_SWEEP_SECONDS, pause)
 
     async def claim_fresh(self, connection: asyncpg.Connection, limit: int) -> list[ClaimedRows]:
         """Claims rows that became due since the last look."""
         began, last = self._clock(), self._looked_at
-        far = began >= self._reach_far_at
-        records = await connection.fetch(CLAIM_FRESH, limit, last and last - (_FAR_REACH if far else _REACH))
-        if far:
-            self._reach_far_at = began + _FAR_REACH_EVERY_SECONDS
+        since = last and last - self._reach(began)
+        groups, looked_at, left = await _look(connection, limit, since, _BEFORE_ALL_IDS)
         if last is None:
             self._sweep_at += (self._clock() - began) / _SWEEP_SHARE
-        looked_at: datetime = next(record["at"] for record in records if record["source_type"] is None)
         self._looked_at = max(looked_at, last or looked_at)
-        groups = claimed_rows(records)
-        if sum(map(len, groups)) == limit and not self._places:
-            # More than one look can take, perhaps: what is left belongs to the backlog, where orgs take turns.
-            self._sweep_at = self._clock()
+        if left is not None:
+            # What is left belongs to the backlog, where orgs take turns, if a sweep is cheap enough to find them now.
+            if not self._places and not self._sweep_is_dear:
+                self._sweep_at = self._clock()
+            # A new object, even for the old place: who goes on from there right now has not seen what this look left.
+            self._left = replace(self._left) if self._left else left
+        return groups
+
+    def _reach(self, now: float) -> timedelta:
+        """How far the look that begins now reaches back."""
+        reach = _REACH
+        for level, (further, every) in enumerate(_FURTHER):
+            if now >= self._further_at[level]:
+                reach, self._further_at[level] = further, now + every
+        return reach
+
+    async def claim_left(self, connection: asyncpg.Connection, limit: int) -> list[ClaimedRows]:
+        """Claims rows that looks have left, oldest first."""
+        if self._left is None:
+            return []
+        left = self._left
+        groups, _, following = await _look(connection, limit, left.at, left.id)
+        if self._left is left:
+            self._left = following
         return groups
 
     def take(self, limit: int) -> list[Place]:
@@ -151,6 +188,17 @@ class Backlog:
             elif self._places.get(place.org_id) is place:
                 del self._places[place.org_id]
         return claimed_rows(records)
+
+
+async def _look(
+    connection: asyncpg.Connection, limit: int, at: datetime | None, after: UUID
+) -> tuple[list[ClaimedRows], datetime, _Left | None]:
+    """Claims rows behind a place; gives also the server's time, and what was left if the limit ended it."""
+    records = await connection.fetch(CLAIM_FRESH, limit, at, after)
+    groups = claimed_rows(records)
+    look = next(record for record in records if record["source_type"] is None)
+    is_full = sum(map(len, groups)) == limit
+    return groups, look["looked_at"], _Left(look["at"], look["last_id"]) if is_full else None
 
 
 class Claimer:
@@ -217,7 +265,7 @@ class Claimer:
             found = await self._backlog.claim_from(connection, left, places)
             groups += found
             left -= sum(map(len, found))
-        return groups
+        return groups or await self._backlog.claim_left(connection, limit)
 
 
 async def claim(connection: asyncpg.Connection, limit: int) -> list[ClaimedRows]:

@@ -1,13 +1,62 @@
-"""Claimed rows by their ids: claims and settlements name rows by where they are."""
+"""Claims made and settled by tests; claimed rows by their ids, as claims name rows by where they are."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 import asyncpg
 
 from projector import outbox
-from projector.claims import claim
+from projector.claims import Backlog, Claimer, claim
 from projector.outbox import ClaimedRows, Delays, FailedOutcome, Tid
+from tests.platform_rows import add_org
+
+ENQUEUE = """
+    INSERT INTO reporting_outbox (org_id, source_type, source_id, reason, next_attempt_at)
+    SELECT
+        $1, 'event', gen_random_uuid()::text, 'test',
+        clock_timestamp() - make_interval(secs => $3) + n * interval '1 microsecond'
+    FROM generate_series(1, $2) AS n
+    RETURNING id
+"""
+
+
+class Clock:
+    """Seconds that pass when told to, and at each look at the clock by `step`."""
+
+    def __init__(self) -> None:
+        self.now, self.step = 1000.0, 0.0
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+async def add_rows(connection: asyncpg.Connection, org_id: int, rows: int, seconds: float = 100) -> list[UUID]:
+    """Rows of an org that have been due for so long."""
+    await add_org(connection, org_id)
+    return [record["id"] for record in await connection.fetch(ENQUEUE, org_id, rows, seconds)]
+
+
+async def settle(connection: asyncpg.Connection, claimer: Claimer, limit: int) -> Counter[int]:
+    """Claims and settles a batch; gives how many rows of each org."""
+    async with connection.transaction():
+        groups = await claimer.claim(connection, limit)
+        for group in groups:
+            await outbox.complete(connection, group.tids, [1.0])
+    claimer.settled()
+    return orgs(groups)
+
+
+def orgs(groups: list[ClaimedRows]) -> Counter[int]:
+    return Counter(org_id for group in groups for org_id in group.org_ids)
+
+
+async def warmed(connection: asyncpg.Connection, clock: Clock) -> Claimer:
+    """A daemon's claimer that has looked once, and found nothing."""
+    claimer = Claimer(Backlog(clock))
+    assert await settle(connection, claimer, 100) == {}
+    return claimer
 
 
 async def tids_of(connection: asyncpg.Connection, ids: Sequence[UUID]) -> list[Tid]:

@@ -77,7 +77,7 @@ _LEASED = frozenset({"reporting_outbox_leased"})
 
 STATEMENTS: dict[str, Statement] = {
     # A batch.
-    "claim_fresh": Statement(claims.CLAIM_FRESH, (ROWS, "-infinity"), ROWS, indexes=_FRESH),
+    "claim_fresh": Statement(claims.CLAIM_FRESH, (ROWS, "-infinity", _BOTTOM), ROWS, indexes=_FRESH),
     "claim_backlog": Statement(
         claims.CLAIM_BACKLOG, (ROWS // 4, [1, 2, 3, 4], ["-infinity"] * 4, [_FIRST[1]] * 4), ROWS, indexes=_DUE
     ),

@@ -31,7 +31,7 @@ MANY = 2000
 # Not here: what counts all by order of an operator, and removals, which are rare.
 LEFT_OUT = ("count_due", "count_dead", "requeue_dead", "remove_")
 HOT = {name: statement for name, statement in STATEMENTS.items() if not name.startswith(LEFT_OUT)} | {
-    "claim_many_fresh": Statement(claims.CLAIM_FRESH, (MANY, "-infinity"), MANY),
+    "claim_many_fresh": Statement(claims.CLAIM_FRESH, (MANY, "-infinity", str(UUID(int=0))), MANY),
     "claim_many_of_a_backlog": Statement(
         claims.CLAIM_BACKLOG, (MANY // 2, [1, 2], ["-infinity"] * 2, [str(UUID(int=0))] * 2), MANY
     ),
