@@ -6,7 +6,7 @@ RUN := deploy/requirements/run.txt
 DEV := deploy/requirements/dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-long format lock clean
+.PHONY: help demo test check bench bench-long chaos soak format lock clean
 
 help: ## what there is to do
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do \
@@ -29,6 +29,9 @@ bench: .venv/dev ## measure against the row-at-a-time baseline and the limit, in
 
 bench-long: .venv/dev ## measure under a steady load for 40 minutes: bloat, and a pinned vacuum horizon
 	$(BIN)/python -m tests.bench.long
+
+chaos: .venv/dev ## break everything at random, and see that nothing is lost (SEED=n runs the same again)
+	$(BIN)/python -m pytest tests/chaos --chaos-full $(if $(SEED),--chaos-seed $(SEED)) --durations=0
 
 format: .venv/dev ## format and mend what can be mended
 	$(BIN)/ruff format .

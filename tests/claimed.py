@@ -96,3 +96,8 @@ async def fail_ids(
 ) -> list[FailedOutcome]:
     """Settles rows as failed with one error."""
     return await outbox.fail(connection, [(tid, error) for tid in await tids_of(connection, ids)], max_attempts)
+
+
+async def fail(connection: asyncpg.Connection, rows: Sequence[UUID], *, dead: bool = True) -> None:
+    """Settles rows as failed, dead or with attempts left, with an error as data would give it."""
+    await fail_ids(connection, rows, "22003", 1 if dead else 10)

@@ -28,6 +28,13 @@ TEMPLATE = "template_reporting"
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum_naptime": "5s"}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the chaos suite; here, as only what lies at the top may add any."""
+    group = parser.getgroup("chaos")
+    group.addoption("--chaos-full", action="store_true", help="run all attacks in full, not only the share of CI")
+    group.addoption("--chaos-seed", type=int, help="the seed that a run has printed, to run the same again")
+
+
 def pytest_configure() -> None:
     """Lets Ctrl-C reach the processes that tests start: a shell's background jobs ignore it, and hand that on."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

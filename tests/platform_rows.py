@@ -75,6 +75,15 @@ async def enqueue(
     return row
 
 
+async def enqueue_generations(connection: asyncpg.Connection, rows: int, org_id: int = 1) -> list[UUID]:
+    """So many LLM generations of an org, with an outbox row each; gives these rows."""
+    await add_org(connection, org_id)
+    return [
+        await enqueue(connection, "llm_generation", await add_generation(connection, org_id), org_id)
+        for _ in range(rows)
+    ]
+
+
 async def facts(connection: asyncpg.Connection, table: str) -> list[asyncpg.Record]:
     """All facts of a table, by key."""
     return await connection.fetch(f"SELECT * FROM {table} ORDER BY org_id, source_key")

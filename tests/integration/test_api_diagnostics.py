@@ -10,9 +10,9 @@ from projector import diagnostics
 from projector.batch import BatchRules, run_batch
 from projector.diagnostics import read_outbox_of_org
 from tests.api import running_api
-from tests.claimed import fail_ids
+from tests.claimed import fail
 from tests.obstacles import set_columns
-from tests.platform_rows import EPOCH, add_generation, add_org, enqueue
+from tests.platform_rows import EPOCH, add_org, enqueue_generations
 
 RUN = "/v1/reports/projector/run"
 DIAGNOSTICS = "/v1/reports/admin/diagnostics"
@@ -26,18 +26,6 @@ DATASETS = ["llm_generations", "tool_calls", "turns", "sessions", "budget_postin
 @pytest.fixture
 def database(reused_database: str) -> str:
     return reused_database
-
-
-async def enqueue_generations(connection: asyncpg.Connection, rows: int, org_id: int = 1) -> list[UUID]:
-    await add_org(connection, org_id)
-    return [
-        await enqueue(connection, "llm_generation", await add_generation(connection, org_id), org_id)
-        for _ in range(rows)
-    ]
-
-
-async def fail(connection: asyncpg.Connection, rows: list[UUID], *, dead: bool = True) -> None:
-    await fail_ids(connection, rows, "22003", 1 if dead else 10)
 
 
 async def test_diagnostics_of_a_database_without_anything(database: str, connection: asyncpg.Connection) -> None:

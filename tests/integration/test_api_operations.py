@@ -8,9 +8,9 @@ import asyncpg
 import pytest
 
 from tests.api import RunningApi, assert_problem, public_id, running_api
-from tests.claimed import fail_ids
+from tests.claimed import fail
 from tests.obstacles import opened, statuses
-from tests.platform_rows import add_event, add_generation, add_org, add_session, enqueue
+from tests.platform_rows import add_event, add_org, add_session, enqueue, enqueue_generations
 
 RUN = "/v1/reports/projector/run"
 DIAGNOSTICS = "/v1/reports/admin/diagnostics"
@@ -24,18 +24,6 @@ DATASETS = ["llm_generations", "tool_calls", "turns", "sessions", "budget_postin
 @pytest.fixture
 def database(reused_database: str) -> str:
     return reused_database
-
-
-async def enqueue_generations(connection: asyncpg.Connection, rows: int, org_id: int = 1) -> list[UUID]:
-    await add_org(connection, org_id)
-    return [
-        await enqueue(connection, "llm_generation", await add_generation(connection, org_id), org_id)
-        for _ in range(rows)
-    ]
-
-
-async def fail(connection: asyncpg.Connection, rows: list[UUID], *, dead: bool = True) -> None:
-    await fail_ids(connection, rows, "22003", 1 if dead else 10)
 
 
 async def test_a_run_projects_due_rows_of_the_callers_org_alone(database: str, connection: asyncpg.Connection) -> None:

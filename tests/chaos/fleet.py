@@ -1,0 +1,56 @@
+"""Several daemons as processes of their own, which are killed, stopped and started again."""
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Self
+
+from tests.processes import Running, daemon_settings, started
+
+
+class Fleet:
+    """Daemons on one database. Used as a context; what still runs at its end is killed."""
+
+    def __init__(self, dsn: str, folder: Path, **settings: str) -> None:
+        """Args: dsn: of the database; folder: for their logs; settings: variables beside those of `daemon_settings`."""
+        self.running: list[Running] = []
+        self.all: list[Running] = []
+        self._folder = folder
+        self._settings = daemon_settings(dsn, **settings)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._stack.__aenter__()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._stack.aclose()
+
+    async def start(self, count: int = 1, *, projecting: bool = True) -> list[Running]:
+        """Starts so many more; waits until they project, unless told not to."""
+        new = [
+            await self._stack.enter_async_context(started("run", folder=self._folder, **self._settings))
+            for _ in range(count)
+        ]
+        self.running += new
+        self.all += new
+        if projecting:
+            await asyncio.gather(*(daemon.has_logged("projecting") for daemon in new))
+        return new
+
+    async def kill(self, daemon: Running) -> None:
+        """Kills one, as `kill -9` does."""
+        self.running.remove(daemon)
+        daemon.send(signal.SIGKILL)
+        await daemon.end()
+
+    async def stop(self, daemon: Running) -> int:
+        """Stops one, as Kubernetes does; gives its exit status."""
+        self.running.remove(daemon)
+        daemon.send(signal.SIGTERM)
+        return await daemon.end()
+
+    async def stop_all(self) -> list[int]:
+        """Stops those that run; gives their exit statuses."""
+        return list(await asyncio.gather(*(self.stop(daemon) for daemon in list(self.running))))

@@ -1,0 +1,75 @@
+"""A PostgreSQL of a case's own, which goes down and comes up again at the same port."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import Self
+
+import asyncpg
+
+from projector.demo.embedded import EmbeddedPostgres, database_dsn, embedded_postgres
+from projector.migrate import migrate
+from tests.conftest import FAST, SOURCES_SQL
+from tests.daemons import captured_log
+from tests.obstacles import wait_until
+
+_DATABASE = "chaos"
+_DOWN_SECONDS = 30.0
+
+
+class ChaosServer:
+    """A server in a folder. Down at first; used as a context, it is down again at the end."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        """Args: folder: of its data; settings: of the server, stronger than the tests' usual ones."""
+        self._folder = folder
+        self._settings = {**FAST, **settings}
+        self._stack = contextlib.ExitStack()
+        self._server: EmbeddedPostgres | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.up()
+        connection = await asyncpg.connect(self.server.dsn)
+        await connection.execute(f"CREATE DATABASE {_DATABASE}")
+        await connection.close()
+        connection = await asyncpg.connect(self.dsn)
+        await connection.execute(SOURCES_SQL.read_text(encoding="utf-8"))
+        await migrate(connection, captured_log()[0])
+        await connection.close()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await asyncio.to_thread(self._stack.close)
+
+    @property
+    def server(self) -> EmbeddedPostgres:
+        """The server as it was last started."""
+        assert self._server is not None
+        return self._server
+
+    @property
+    def dsn(self) -> str:
+        """Of the case's database: canonical tables, outbox and facts. The same after a restart."""
+        return database_dsn(self.server.dsn, _DATABASE)
+
+    async def up(self) -> None:
+        """Starts it, at the port it had."""
+        if self._server is not None:
+            self._settings["port"] = str(self._server.port)
+        self._server = await asyncio.to_thread(
+            self._stack.enter_context, embedded_postgres(self._folder, self._settings)
+        )
+
+    async def down(self, number: signal.Signals = signal.SIGQUIT) -> None:
+        """Shuts it down: SIGQUIT is an immediate shutdown, as a crash; SIGINT a fast one."""
+        os.kill(self.server.process_id, number)
+        lock_file = self.server.data_directory / "postmaster.pid"
+
+        async def is_down() -> bool:
+            return not lock_file.exists()
+
+        await wait_until(is_down, _DOWN_SECONDS)
+        await asyncio.to_thread(self._stack.close)
+        self._stack = contextlib.ExitStack()
