@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import tempfile
 from pathlib import Path
 from typing import Self
 
@@ -20,16 +21,21 @@ _DOWN_SECONDS = 30.0
 
 
 class ChaosServer:
-    """A server in a folder. Down at first; used as a context, it is down again at the end."""
+    """A server with data of its own. Down at first; used as a context, it is down again at the end."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
-        """Args: folder: of its data; settings: of the server, stronger than the tests' usual ones."""
-        self._folder = folder
-        self._settings = {**FAST, **settings}
-        self._stack = contextlib.ExitStack()
+    def __init__(self, **settings: str) -> None:
+        """Args: settings: of the server, stronger than the tests' usual ones."""
+        # What was committed stays when the server crashes, as on a real one; the disk itself does not fail here.
+        self._settings = {**FAST, "synchronous_commit": "on", **settings}
+        self._stack, self._for_good = contextlib.ExitStack(), contextlib.ExitStack()
+        self._folder = Path()
         self._server: EmbeddedPostgres | None = None
 
     async def __aenter__(self) -> Self:
+        # Open to the account that the server runs as: where it cannot enter, its data would last for one start alone.
+        folder = tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True)
+        self._folder = Path(self._for_good.enter_context(folder))
+        self._folder.chmod(0o755)
         await self.up()
         connection = await asyncpg.connect(self.server.dsn)
         await connection.execute(f"CREATE DATABASE {_DATABASE}")
@@ -42,6 +48,7 @@ class ChaosServer:
 
     async def __aexit__(self, *exception: object) -> None:
         await asyncio.to_thread(self._stack.close)
+        self._for_good.close()
 
     @property
     def server(self) -> EmbeddedPostgres:
