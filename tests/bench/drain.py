@@ -102,7 +102,7 @@ async def _run(stage: Stage, one: Contestant, figures: Figures, expected: dict[i
 
 
 FULL = DrainScale(
-    4000, 10_000, 3_000, 3, (Target("b2", ("a",), 30), Target("b2", ("c",), 0.6), Target("b2", PEERS, 8)),
+    4000, 10_000, 3_000, 3, (Target("b2", ("a",), 40), Target("b2", ("c",), 0.6), Target("b2", PEERS, 8)),
 )  # fmt: skip
 QUICK = DrainScale(
     200, 1_000, 150, 1, (Target("b2", ("a",), 5), Target("b2", ("c",), 0.1), Target("b2", PEERS, 1.5))
