@@ -24,7 +24,7 @@ _SIGNALS_PAUSE = 0.003
 
 async def test_daemons_killed_in_the_midst_of_batches_lose_nothing(chaos: Chaos, database: str, tmp_path: Path) -> None:
     random = chaos.random("kills")
-    kills = chaos.times(120, 10)
+    kills = chaos.times(120, 6)
     cut = 0
     writers = Writers(database, chaos.random("writers of kills"))
     await install_audit(database)
@@ -61,7 +61,7 @@ async def test_storms_of_sigterm_end_daemons_in_order_and_lose_nothing(
     await install_audit(database)
     async with Fleet(database, tmp_path, reporting_projector_limit="20") as fleet, asyncio.TaskGroup() as group:
         group.create_task(writers.run())
-        for _ in range(chaos.times(15, 2)):
+        for _ in range(chaos.times(15, 1)):
             await fleet.start(_DAEMONS)
             starting = await fleet.start(random.randrange(2), projecting=False)
             sent = await _storm(fleet.running, random)

@@ -1,0 +1,112 @@
+"""Daemons beside an older program that leases rows by `processing`, and dies or oversleeps (promises 2 and 3)."""
+
+import asyncio
+import signal
+from pathlib import Path
+from random import Random
+
+import asyncpg
+
+from tests.chaos.audit import install_audit, settled_by, verify_audit
+from tests.chaos.conftest import Chaos
+from tests.chaos.fleet import Fleet
+from tests.chaos.frozen import freeze, thaw
+from tests.chaos.older_program import APPLICATION_NAME as OLDER
+from tests.chaos.verify import settled, verify
+from tests.chaos.writers import Pace, Writers
+from tests.obstacles import opened, wait_until
+from tests.processes import Running, started
+
+_LEASED = "SELECT id FROM reporting_outbox WHERE status = 'processing'"
+_WAITING = "SELECT count(*) FROM reporting_outbox WHERE status IN ('pending', 'failed')"
+# A quarter of an hour passes.
+_AGE = "UPDATE reporting_outbox SET claimed_at = claimed_at - interval '15 minutes' WHERE status = 'processing'"
+_QUICK = Pace(writers=6, pause=0.005)
+
+
+async def _leased(watcher: asyncpg.Connection) -> set[object]:
+    return {record["id"] for record in await watcher.fetch(_LEASED)}
+
+
+async def _freeze_with_rows(older: Running, watcher: asyncpg.Connection, random: Random) -> None:
+    """Freezes the older program at a random instant at which it holds rows, after it has settled some."""
+    before, left = await settled_by(watcher, OLDER), await _leased(watcher)
+
+    async def holds_rows() -> bool:
+        await asyncio.sleep(random.uniform(0, 0.03))
+        freeze([older])
+        if await _leased(watcher) - left and await settled_by(watcher, OLDER) > before:
+            return True
+        thaw([older])
+        return False
+
+    await wait_until(holds_rows, 30)
+
+
+async def _let_leases_run_out(watcher: asyncpg.Connection) -> None:
+    overslept = await _leased(watcher)
+    await watcher.execute(_AGE)
+
+    async def released() -> bool:
+        return not overslept & await _leased(watcher)
+
+    await wait_until(released)
+
+
+async def test_an_older_program_that_dies_with_its_leases_costs_no_row(
+    chaos: Chaos, database: str, tmp_path: Path
+) -> None:
+    random = chaos.random("deaths of the older program")
+    writers = Writers(database, chaos.random("writers beside the older program"), _QUICK)
+    await install_audit(database)
+    async with (
+        opened(database) as watcher,
+        Fleet(database, tmp_path, reporting_sample_interval_secs="0.2") as fleet,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(writers.run())
+        await fleet.start(2)
+        for _ in range(chaos.times(12, 1)):
+            async with started(folder=tmp_path, module="tests.chaos.older_program", DATABASE_URL=database) as older:
+                await _freeze_with_rows(older, watcher, random)
+                older.send(signal.SIGKILL)
+                await older.end()
+        writers.stop.set()
+        left = await _leased(watcher)
+
+        async def all_else_is_settled() -> bool:
+            return await watcher.fetchval(_WAITING) == 0
+
+        await wait_until(all_else_is_settled, 30)
+        assert left, "the older program left nothing"
+        assert await _leased(watcher) == left, "a lease was taken before its time"
+        await watcher.execute(_AGE)
+        await settled(database)
+        assert await fleet.stop_all() == [0, 0]
+    await verify(database)
+    await verify_audit(database)
+
+
+async def test_an_older_program_that_outsleeps_its_leases_writes_nothing_wrong(
+    chaos: Chaos, database: str, tmp_path: Path
+) -> None:
+    random = chaos.random("sleep of the older program")
+    writers = Writers(database, chaos.random("writers beside the sleeper"), _QUICK)
+    await install_audit(database)
+    async with (
+        opened(database) as watcher,
+        Fleet(database, tmp_path, reporting_sample_interval_secs="0.2") as fleet,
+        started(folder=tmp_path, module="tests.chaos.older_program", DATABASE_URL=database) as older,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(writers.run())
+        await fleet.start(2)
+        for _ in range(chaos.times(20, 1)):
+            await _freeze_with_rows(older, watcher, random)
+            await _let_leases_run_out(watcher)
+            thaw([older])
+        writers.stop.set()
+        await settled(database)
+        assert await fleet.stop_all() == [0, 0]
+    await verify(database)
+    await verify_audit(database)
