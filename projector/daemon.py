@@ -267,7 +267,7 @@ def report_batch(log: structlog.stdlib.BoundLogger, result: BatchResult, seconds
 
 
 async def run_until_signal(daemon: Daemon) -> int:
-    """Runs a daemon until SIGTERM or SIGINT; a second signal stops it at once (status 1)."""
+    """Runs a daemon until SIGTERM or SIGINT; a second signal stops it at once (status 1). The process must end then."""
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(daemon.run())
 
@@ -288,3 +288,5 @@ async def run_until_signal(daemon: Daemon) -> int:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+            # What is left is to leave: a signal that comes now must not take the exit status from the process.
+            signal.signal(number, signal.SIG_IGN)
