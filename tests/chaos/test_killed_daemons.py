@@ -24,7 +24,7 @@ _SIGNALS_PAUSE = 0.003
 
 async def test_daemons_killed_in_the_midst_of_batches_lose_nothing(chaos: Chaos, database: str, tmp_path: Path) -> None:
     random = chaos.random("kills")
-    kills = chaos.times(120, 6)
+    kills = chaos.times(100, 6)
     cut = 0
     writers = Writers(database, chaos.random("writers of kills"))
     await install_audit(database)
