@@ -19,6 +19,7 @@ from tests.processes import Running, started
 
 _LEASED = "SELECT id FROM reporting_outbox WHERE status = 'processing'"
 _WAITING = "SELECT count(*) FROM reporting_outbox WHERE status IN ('pending', 'failed')"
+_CONNECTED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1"
 # A quarter of an hour passes.
 _AGE = "UPDATE reporting_outbox SET claimed_at = claimed_at - interval '15 minutes' WHERE status = 'processing'"
 _QUICK = Pace(writers=6, pause=0.005)
@@ -41,6 +42,15 @@ async def _freeze_with_rows(older: Running, watcher: asyncpg.Connection, random:
         return False
 
     await wait_until(holds_rows, 30)
+
+
+async def _is_disconnected(watcher: asyncpg.Connection) -> None:
+    """Waits until the server has done the last that the older program had asked for."""
+
+    async def none_is_left() -> bool:
+        return bool(await watcher.fetchval(_CONNECTED, OLDER) == 0)
+
+    await wait_until(none_is_left)
 
 
 async def _let_leases_run_out(watcher: asyncpg.Connection) -> None:
@@ -71,11 +81,12 @@ async def test_an_older_program_that_dies_with_its_leases_costs_no_row(
                 await _freeze_with_rows(older, watcher, random)
                 older.send(signal.SIGKILL)
                 await older.end()
+                await _is_disconnected(watcher)
         writers.stop.set()
         left = await _leased(watcher)
 
         async def all_else_is_settled() -> bool:
-            return await watcher.fetchval(_WAITING) == 0
+            return bool(await watcher.fetchval(_WAITING) == 0)
 
         await wait_until(all_else_is_settled, 30)
         assert left, "the older program left nothing"

@@ -11,19 +11,24 @@ from pathlib import Path
 from uuid import UUID
 
 import asyncpg
+import pytest
 
-from projector.database import APPLICATION_NAME
+from projector.database import APPLICATION_NAME, Timeouts
+from projector.settings import SharedSettings
 from tests.chaos.audit import install_audit, settled_by, verify_audit
 from tests.chaos.conftest import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.frozen import batches_under_way, freeze_in_batch, thaw
 from tests.chaos.verify import settled, verify
-from tests.chaos.writers import Writers
+from tests.chaos.writers import Pace, Writers
 from tests.obstacles import opened, statuses, wait_until
 
 _DUE = "SELECT id FROM reporting_outbox WHERE status IN ('pending', 'failed') AND next_attempt_at <= now()"
 _FREE = "SELECT id FROM reporting_outbox WHERE status IN ('pending', 'failed') FOR UPDATE SKIP LOCKED"
 _CONNECTIONS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1"
+# The server ends a transaction that is left idle; the driver gives a statement up last of all.
+_IDLE_SECONDS = Timeouts(statement=0).idle
+_LONGEST_TIMEOUT_SECONDS = SharedSettings.model_fields["reporting_statement_timeout_secs"].default + 10
 _GIVEN_UP = "batch given up, nothing was changed; trying again"
 
 
@@ -90,5 +95,38 @@ async def test_a_stopped_daemon_keeps_its_rows_until_the_server_ends_its_batch_a
         await settled(database)
         assert len(stopped.logged(_GIVEN_UP)) > 0
         assert await fleet.stop_all() == [0]
+    await verify(database)
+    await verify_audit(database)
+
+
+@pytest.mark.full_only
+async def test_a_daemon_that_is_stopped_for_longer_than_any_timeout_loses_its_rows_to_others_and_works_on(
+    chaos: Chaos, database: str, tmp_path: Path
+) -> None:
+    # Few sessions wait for the facts that the stopped batch has locked.
+    writers = Writers(database, chaos.random("writers of a long stop"), Pace(pause=0.05))
+    await install_audit(database)
+    async with (
+        opened(database) as watcher,
+        Fleet(database, tmp_path, reporting_projector_limit="20") as fleet,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(writers.run())
+        (stopped,) = await fleet.start()
+        await freeze_in_batch([stopped], watcher, chaos.random("long stop"))
+        frozen_at = time.monotonic()
+        held = await _ids(watcher, _DUE) - await _ids(watcher, _FREE)
+        others = await fleet.start(2)
+        await _completed(watcher, held, _IDLE_SECONDS + 30)
+        taken_after = time.monotonic() - frozen_at
+        await asyncio.sleep(_LONGEST_TIMEOUT_SECONDS + 5 - taken_after)
+        thaw([stopped])
+        await stopped.has_logged(_GIVEN_UP)
+        assert [await fleet.stop(other) for other in others] == [0, 0]
+        await _works_alone(watcher, 60)
+        writers.stop.set()
+        await settled(database)
+        assert await fleet.stop_all() == [0]
+    assert _IDLE_SECONDS - 1 < taken_after < _IDLE_SECONDS + 15
     await verify(database)
     await verify_audit(database)
