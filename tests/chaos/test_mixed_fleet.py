@@ -4,6 +4,7 @@ import asyncio
 import signal
 from pathlib import Path
 from random import Random
+from uuid import UUID
 
 import asyncpg
 
@@ -20,12 +21,13 @@ from tests.processes import Running, started
 _LEASED = "SELECT id FROM reporting_outbox WHERE status = 'processing'"
 _WAITING = "SELECT count(*) FROM reporting_outbox WHERE status IN ('pending', 'failed')"
 _CONNECTED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1"
-# A quarter of an hour passes.
-_AGE = "UPDATE reporting_outbox SET claimed_at = claimed_at - interval '15 minutes' WHERE status = 'processing'"
+# Time passes.
+_AGE = "UPDATE reporting_outbox SET claimed_at = claimed_at - make_interval(mins => $2) WHERE id = ANY ($1::uuid[])"
+_LEASE_MINUTES = 15
 _QUICK = Pace(writers=6, pause=0.005)
 
 
-async def _leased(watcher: asyncpg.Connection) -> set[object]:
+async def _leased(watcher: asyncpg.Connection) -> set[UUID]:
     return {record["id"] for record in await watcher.fetch(_LEASED)}
 
 
@@ -53,12 +55,12 @@ async def _is_disconnected(watcher: asyncpg.Connection) -> None:
     await wait_until(none_is_left)
 
 
-async def _let_leases_run_out(watcher: asyncpg.Connection) -> None:
-    overslept = await _leased(watcher)
-    await watcher.execute(_AGE)
+async def _let_leases_run_out(watcher: asyncpg.Connection, rows: set[UUID]) -> None:
+    """Fifteen minutes pass for these rows; waits until a daemon has released them."""
+    await watcher.execute(_AGE, rows, _LEASE_MINUTES)
 
     async def released() -> bool:
-        return not overslept & await _leased(watcher)
+        return not rows & await _leased(watcher)
 
     await wait_until(released)
 
@@ -76,22 +78,25 @@ async def test_an_older_program_that_dies_with_its_leases_costs_no_row(
     ):
         group.create_task(writers.run())
         await fleet.start(2)
+        left: set[UUID] = set()
         for _ in range(chaos.times(12, 1)):
             async with started(folder=tmp_path, module="tests.chaos.older_program", DATABASE_URL=database) as older:
                 await _freeze_with_rows(older, watcher, random)
                 older.send(signal.SIGKILL)
                 await older.end()
                 await _is_disconnected(watcher)
+            left |= await _leased(watcher)
         writers.stop.set()
-        left = await _leased(watcher)
 
         async def all_else_is_settled() -> bool:
             return bool(await watcher.fetchval(_WAITING) == 0)
 
         await wait_until(all_else_is_settled, 30)
-        assert left, "the older program left nothing"
-        assert await _leased(watcher) == left, "a lease was taken before its time"
-        await watcher.execute(_AGE)
+        first, *others = left
+        await watcher.execute(_AGE, others, _LEASE_MINUTES - 1)
+        await _let_leases_run_out(watcher, {first})
+        assert await _leased(watcher) == set(others), "a lease was taken before its time"
+        await watcher.execute(_AGE, others, 1)
         await settled(database)
         assert await fleet.stop_all() == [0, 0]
     await verify(database)
@@ -114,7 +119,7 @@ async def test_an_older_program_that_outsleeps_its_leases_writes_nothing_wrong(
         await fleet.start(2)
         for _ in range(chaos.times(20, 1)):
             await _freeze_with_rows(older, watcher, random)
-            await _let_leases_run_out(watcher)
+            await _let_leases_run_out(watcher, await _leased(watcher))
             thaw([older])
         writers.stop.set()
         await settled(database)
