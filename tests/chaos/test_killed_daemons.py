@@ -62,7 +62,7 @@ async def test_storms_of_sigterm_end_daemons_in_order_and_lose_nothing(
     await install_audit(database)
     async with Fleet(database, tmp_path, reporting_projector_limit="20") as fleet, asyncio.TaskGroup() as group:
         group.create_task(writers.run())
-        for _ in range(chaos.times(15, 1)):
+        for _ in range(chaos.times(12, 1)):
             await fleet.start(_DAEMONS)
             starting = await fleet.start(random.randrange(2), projecting=False)
             sent = await _storm(fleet.running, random)

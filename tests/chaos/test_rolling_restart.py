@@ -10,7 +10,7 @@ from tests.chaos.audit import install_audit, verify_audit
 from tests.chaos.conftest import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.verify import settled, verify
-from tests.chaos.writers import Writers
+from tests.chaos.writers import Pace, Writers
 from tests.obstacles import opened
 
 _DAEMONS = 3
@@ -47,13 +47,13 @@ async def _lag_watched(dsn: str) -> AsyncIterator[list[float]]:
 async def test_replacing_daemons_one_after_another_keeps_lag_bounded_and_projects_no_row_twice(
     chaos: Chaos, database: str, tmp_path: Path
 ) -> None:
-    writers = Writers(database, chaos.random("writers of a rolling restart"))
+    writers = Writers(database, chaos.random("writers of a rolling restart"), Pace(pause=0.03))
     await install_audit(database)
     async with Fleet(database, tmp_path) as fleet, asyncio.TaskGroup() as group:
         await fleet.start(_DAEMONS)
         group.create_task(writers.run())
         async with _lag_watched(database) as lags:
-            for _ in range(chaos.times(6, 1)):
+            for _ in range(chaos.times(5, 1)):
                 for daemon in list(fleet.running):
                     assert await fleet.stop(daemon) == 0
                     await fleet.start()

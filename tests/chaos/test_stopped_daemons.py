@@ -76,7 +76,7 @@ async def test_a_stopped_daemon_keeps_its_rows_until_the_server_ends_its_batch_a
     ):
         group.create_task(writers.run())
         (stopped,) = await fleet.start()
-        for number in range(chaos.times(12, 2)):
+        for number in range(chaos.times(8, 2)):
             batches = await freeze_in_batch([stopped], watcher, random)
             held = await _ids(watcher, _DUE) - await _ids(watcher, _FREE)
             connections = [record["pid"] for record in await watcher.fetch(_CONNECTIONS, APPLICATION_NAME)]
