@@ -110,8 +110,12 @@ async def test_an_upgrade_is_not_made(api: RunningApi) -> None:
 
 
 async def closes(api: RunningApi, sent: bytes, *, trickle: bytes = b"", pause: float = 0.1) -> tuple[float, bytes]:
+    return await closes_of(api.service.port, sent, trickle=trickle, pause=pause, longest=10)
+
+
+async def closes_of(port: int, sent: bytes, *, trickle: bytes, pause: float, longest: float) -> tuple[float, bytes]:
     """How long a connection lives on which this is sent, and then a trickle; and what came back."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", api.service.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     started = time.monotonic()
     got = bytearray()
 
@@ -124,7 +128,7 @@ async def closes(api: RunningApi, sent: bytes, *, trickle: bytes = b"", pause: f
     reading = asyncio.create_task(read())
     try:
         writer.write(sent)
-        while not reading.done() and time.monotonic() - started < 10:
+        while not reading.done() and time.monotonic() - started < longest:
             if trickle and not writer.is_closing():
                 writer.write(trickle)
             await asyncio.wait([reading], timeout=pause)
@@ -143,6 +147,34 @@ async def test_a_connection_without_a_request_ends(api: RunningApi) -> None:
 async def test_a_head_that_trickles_in_ends_however_busy_it_looks(api: RunningApi) -> None:
     lived, _ = await closes(api, b"GET /livez HTTP/1.1\r\nHost: x\r\n", trickle=b"a: b\r\n")
     assert lived < 2
+
+
+QUICK_HEAD = Limits(head_seconds=0.4, head_bytes=10_000)
+
+
+async def test_a_head_that_trickles_in_is_answered_and_cut_off_though_connections_may_idle() -> None:
+    async with running_api(operations=FakeOperations(), limits=QUICK_HEAD) as api:
+        lived, got = await closes(api, b"GET /livez HTTP/1.1\r\nHost: x\r\n", trickle=b"a: b\r\n")
+        status, _, body = parsed(got)
+        assert (status, json.loads(body)["code"]) == (408, "request_timeout")
+        assert lived < 3
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.service.port)
+        for _ in range(3):  # each has its own time, and idleness between them is none of it
+            writer.write(b"GET /livez HTTP/1.1\r\n")
+            await asyncio.sleep(0.2)
+            writer.write(HOST + b"\r\n")
+            assert b"alive" in await reader.readuntil(b"}")
+            await asyncio.sleep(0.5)
+        writer.close()
+
+
+async def test_a_head_that_comes_in_pieces_may_not_be_large() -> None:
+    async with running_api(operations=FakeOperations(), limits=QUICK_HEAD) as api:
+        header = b"A: " + b"a" * 3000 + b"\r\n"
+        lived, got = await closes(api, b"GET /livez HTTP/1.1\r\nHost: x\r\n", trickle=header, pause=0.01)
+        status, _, body = parsed(got)
+        assert (status, json.loads(body)["code"]) == (431, "headers_too_large")
+        assert lived < 3
 
 
 async def test_a_body_that_trickles_in_is_answered_and_cut_off(api: RunningApi) -> None:
