@@ -40,6 +40,7 @@ from schemas.operations import ActionPage, FailedStatus, OutboxPage, RequeueRequ
 from schemas.reports import ProjectorRunResult, ReportingBackfillRequest, ReportingBackfillResult, ReportingDiagnostics
 from tests.credentials import entry, write_tokens
 from tests.obstacles import wait_until
+from tests.roles import API, for_program
 
 EVERY_POLICY = ["REPORT_VIEW", "REPORT_MANAGE", "REPORT_ADMIN"]
 NOWHERE = "postgresql://reporter:pa55-w0rd@127.0.0.1:1/platform"
@@ -191,7 +192,7 @@ def settings_for(dsn: str, **overrides: Any) -> ServiceSettings:
     """Settings for a test's database: any free port, quick samples, whatever a `.env` here may say."""
     values: dict[str, Any] = {
         "_env_file": None,
-        "database_url": SecretStr(dsn),
+        "database_url": SecretStr(for_program(dsn, API)),
         "reporting_api_host": "127.0.0.1",
         "reporting_api_port": 0,
         "reporting_sample_interval_secs": 0.1,

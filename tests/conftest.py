@@ -10,16 +10,15 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-import structlog
 
 import schemas
 from projector.batch import BatchRules
 from projector.database import Timeouts
 from projector.demo.embedded import database_dsn, embedded_postgres
-from projector.migrate import migrate
 from projector.projections import load_registry
 from projector.registry import Registry
 from projector.settings import OnSourceGone
+from tests.roles import OWNER, add_users, as_user, migrate_by_role
 
 SOURCES_SQL = Path(schemas.__file__).parent / "sql" / "sources.sql"
 TEMPLATE = "template_reporting"
@@ -57,27 +56,27 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
         command = "postgres " + " ".join(f"-c {name}={value}" for name, value in FAST.items())
         with PostgresContainer("postgres:18-alpine", driver=None).with_command(command) as container:
+            asyncio.run(add_users(container.get_connection_url()))
             yield container.get_connection_url()
     else:
         with embedded_postgres(tmp_path_factory.mktemp("postgres"), FAST) as embedded:
+            asyncio.run(add_users(embedded.dsn))
             yield embedded.dsn
 
 
 @pytest.fixture(scope="session")
 def template(server: str) -> str:
-    """A database with the canonical tables, migrated; copied for each test. Gives the server's DSN."""
+    """A database with the canonical tables, migrated; copied for each test. Gives the server's DSN, as its owner."""
+    owner = as_user(server, OWNER)
 
     async def build() -> None:
-        await run_on(server, f"CREATE DATABASE {TEMPLATE}")
-        connection = await asyncpg.connect(database_dsn(server, TEMPLATE))
-        try:
-            await connection.execute(SOURCES_SQL.read_text(encoding="utf-8"))
-            await migrate(connection, structlog.get_logger())
-        finally:
-            await connection.close()
+        await run_on(owner, f"CREATE DATABASE {TEMPLATE}")
+        dsn = database_dsn(owner, TEMPLATE)
+        await run_on(dsn, SOURCES_SQL.read_text(encoding="utf-8"))
+        await migrate_by_role(dsn)
 
     asyncio.run(build())
-    return server
+    return owner
 
 
 async def run_on(dsn: str, statement: str) -> None:
@@ -105,10 +104,10 @@ async def database(template: str) -> AsyncIterator[str]:
 @pytest.fixture
 async def empty_database(server: str) -> AsyncIterator[str]:
     """The DSN of a fresh database with nothing in it."""
-    name = f"empty_{next(_numbers)}"
-    await run_on(server, f"CREATE DATABASE {name}")
-    yield database_dsn(server, name)
-    await run_on(server, f"DROP DATABASE {name} WITH (FORCE)")
+    name, owner = f"empty_{next(_numbers)}", as_user(server, OWNER)
+    await run_on(owner, f"CREATE DATABASE {name}")
+    yield database_dsn(owner, name)
+    await run_on(owner, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

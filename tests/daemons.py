@@ -15,13 +15,14 @@ from projector.daemon import Daemon
 from projector.registry import Registry
 from projector.settings import Settings
 from tests.obstacles import wait_until
+from tests.roles import PROJECTOR, for_program
 
 
 def settings_for(dsn: str, **overrides: Any) -> Settings:
     """Settings for a test's database: any free port, quick polls and samples, whatever a `.env` here may say."""
     values: dict[str, Any] = {
         "_env_file": None,
-        "database_url": SecretStr(dsn),
+        "database_url": SecretStr(for_program(dsn, PROJECTOR)),
         "reporting_http_host": "127.0.0.1",
         "reporting_http_port": 0,
         "reporting_projector_interval_secs": 0.05,

@@ -8,7 +8,7 @@ import pty
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from subprocess import DEVNULL
 from typing import Any
 
 from tests.obstacles import wait_until
+from tests.roles import API, MIGRATE, PROJECTOR, for_program
 
 ROOT = Path(__file__).parents[1]
 LONGEST_RUN = 60.0
@@ -36,10 +37,18 @@ def environment(**variables: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT)} | {name.upper(): value for name, value in variables.items()}
 
 
+def _with_least_rights(module: str, arguments: Sequence[str], variables: dict[str, str]) -> dict[str, str]:
+    """The variables with the user of the program that is started, where they name a test's database."""
+    user = API if module == "backfill_api" else MIGRATE if arguments[:1] == ("migrate",) else PROJECTOR
+    dsn = variables.get("database_url")
+    return variables if dsn is None else variables | {"database_url": for_program(dsn, user)}
+
+
 async def projector(*arguments: str, folder: Path, module: str = "projector", **variables: str) -> Finished:
     """Runs a command to its end, in a folder."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, *arguments, cwd=folder, env=environment(**variables),
+        sys.executable, "-m", module, *arguments, cwd=folder,
+        env=environment(**_with_least_rights(module, arguments, variables)),
         stdin=DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -57,7 +66,8 @@ async def projector_on_terminal(*arguments: str, folder: Path, **variables: str)
     terminal, ours = pty.openpty()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "projector", *arguments, cwd=folder,
-        env=environment(TERM="xterm", COLUMNS="120", **variables), stdin=ours, stdout=ours, stderr=ours,
+        env=environment(TERM="xterm", COLUMNS="120", **_with_least_rights("projector", arguments, variables)),
+        stdin=ours, stdout=ours, stderr=ours,
     )  # fmt: skip
     os.close(ours)
     try:
@@ -137,7 +147,8 @@ async def started(*arguments: str, folder: Path, module: str = "projector", **va
     output = folder / f"output-{time.monotonic_ns()}"
     with output.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module, *arguments, cwd=folder, env=environment(**variables),
+            sys.executable, "-m", module, *arguments, cwd=folder,
+            env=environment(**_with_least_rights(module, arguments, variables)),
             stdin=DEVNULL, stdout=file, stderr=file,
         )  # fmt: skip
     try:

@@ -8,13 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-import asyncpg
-
 from projector.demo.embedded import EmbeddedPostgres, database_dsn, embedded_postgres
-from projector.migrate import migrate
-from tests.conftest import FAST, SOURCES_SQL
-from tests.daemons import captured_log
+from tests.conftest import FAST, SOURCES_SQL, run_on
 from tests.obstacles import wait_until
+from tests.roles import OWNER, add_users, as_user, migrate_by_role
 
 _DATABASE = "chaos"
 _DOWN_SECONDS = 30.0
@@ -37,13 +34,9 @@ class ChaosServer:
         self._folder = Path(self._for_good.enter_context(folder))
         self._folder.chmod(0o755)
         await self.up()
-        connection = await asyncpg.connect(self.server.dsn)
-        await connection.execute(f"CREATE DATABASE {_DATABASE}")
-        await connection.close()
-        connection = await asyncpg.connect(self.dsn)
-        await connection.execute(SOURCES_SQL.read_text(encoding="utf-8"))
-        await migrate(connection, captured_log()[0])
-        await connection.close()
+        await run_on(await add_users(self.server.dsn), f"CREATE DATABASE {_DATABASE}")
+        await run_on(self.dsn, SOURCES_SQL.read_text(encoding="utf-8"))
+        await migrate_by_role(self.dsn)
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -58,8 +51,8 @@ class ChaosServer:
 
     @property
     def dsn(self) -> str:
-        """Of the case's database: canonical tables, outbox and facts. The same after a restart."""
-        return database_dsn(self.server.dsn, _DATABASE)
+        """Of the case's database, as its owner: canonical tables, outbox and facts. The same after a restart."""
+        return database_dsn(as_user(self.server.dsn, OWNER), _DATABASE)
 
     async def up(self) -> None:
         """Starts it, at the port it had."""

@@ -14,6 +14,7 @@ from tests.conftest import SOURCES_SQL, run_on
 from tests.obstacles import enqueue_tools, opened, set_columns
 from tests.platform_rows import enqueue
 from tests.processes import projector
+from tests.roles import grant
 
 SECRET = "pa55-w0rd"
 NOTHING_LISTENS = f"postgresql://reporter:{SECRET}@127.0.0.1:1/platform"
@@ -34,11 +35,13 @@ async def has_trigger(connection: asyncpg.Connection) -> bool:
 
 async def test_migrate_brings_a_database_up_to_date_and_may_be_run_again(empty_database: str, tmp_path: Path) -> None:
     await run_on(empty_database, SOURCES_SQL.read_text(encoding="utf-8"))
+    await grant(empty_database)
     for applied in (len(load_migrations()), 0):
         ran = await projector("migrate", folder=tmp_path, database_url=empty_database)
         assert (ran.status, ran.out) == (0, "")
         last = json.loads(ran.err.splitlines()[-1])
         assert (last["message"], last["applied"]) == ("database is up to date", applied)
+    await grant(empty_database)
     status = await projector("status", "--json", folder=tmp_path, database_url=empty_database)
     shown = json.loads(status.out)
     assert shown["schema"] == {"version": load_migrations()[-1].version, "needed": load_migrations()[-1].version}
