@@ -66,7 +66,7 @@ async def test_the_database_goes_down_while_backfills_are_at_work(chaos: Chaos, 
             async with asyncio.TaskGroup() as group:
                 for number in range(6):
                     group.create_task(_call_on(api, random.sample(orgs, len(orgs)), stop), name=f"caller {number}")
-                for _ in range(chaos.times(8, 2)):
+                for _ in range(chaos.times(8, 1)):
                     await asyncio.sleep(random.uniform(0.05, 0.6))
                     await server.down(random.choice([signal.SIGQUIT, signal.SIGINT]))
                     await asyncio.sleep(random.uniform(0, 0.5))
@@ -89,7 +89,7 @@ async def test_an_api_that_is_killed_has_enqueued_what_its_records_say(
     chaos: Chaos, database: str, tmp_path: Path
 ) -> None:
     random = chaos.random("kills of the API")
-    kills = chaos.times(20, 2)
+    kills = chaos.times(20, 1)
     orgs = await write_sources(database, chaos.random("sources of killed APIs"), 3, chaos.times(20_000, 3000))
     for _ in range(kills):
         async with doomed(tmp_path, database, **_UNLIMITED) as api:

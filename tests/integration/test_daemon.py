@@ -5,12 +5,10 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from projector import daemon as daemon_module
 from projector.batch import BatchResult
-from projector.migrate import migrate
 from projector.registry import Registry
 from tests.conftest import SOURCES_SQL, run_on
 from tests.daemons import running, settings_for
@@ -24,6 +22,7 @@ from tests.obstacles import (
     wait_until_blocking,
 )
 from tests.platform_rows import enqueue, facts, outbox_row
+from tests.roles import migrate_by_role
 
 
 @pytest.fixture
@@ -118,7 +117,7 @@ async def test_waits_for_the_schema_and_begins_without_a_restart(
         assert "run `projector migrate`" in json.loads(body)["obstacles"]["schema"]
         assert (await projector.get("/livez"))[0] == 200
         assert projector.metric("reporting_projector_up") == 0
-        await migrate(connection, structlog.get_logger())
+        await migrate_by_role(empty_database)
         await wait_until(projector.ready)
         await completed(connection, await enqueue_tools(connection, ["search"]))
         assert projector.metric("reporting_projector_up") == 1
