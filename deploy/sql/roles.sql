@@ -87,7 +87,7 @@ BEGIN
                 'SELECT, INSERT (operation, actor, org_id, parameters, request_id), UPDATE (rows, outcome, finished_at)'
         ) AS granted (name, role, rights)
         JOIN pg_class AS class ON class.oid = to_regclass(format('%s.%I', home, granted.name))
-        WHERE NOT pg_has_role(to_regrole(granted.role), class.relowner, 'MEMBER')
+        WHERE to_regrole(granted.role) <> class.relowner::regrole
     LOOP
         IF given.role <> application::text THEN
             EXECUTE format('REVOKE ALL ON %s FROM %s', given.relation, given.role);
