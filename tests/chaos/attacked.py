@@ -20,6 +20,8 @@ from tests.integration.test_api_process import serving
 from tests.processes import Running
 
 BACKFILL = "/v1/reports/admin/backfill"
+UNLIMITED = {"reporting_api_org_actions_burst": "1000000", "reporting_api_actions_burst": "1000000"}
+"""Settings for a case that is not about the rate limits."""
 
 _LOOK_SECONDS = 0.1
 _PATIENCE = 5.0

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from tests.api import public_id
-from tests.chaos.attacked import BACKFILL, Attacked, attacked
+from tests.chaos.attacked import BACKFILL, UNLIMITED, Attacked, attacked
 from tests.chaos.conftest import Chaos
 from tests.integration.test_api_fuzz import fill, fuzz
 from tests.integration.test_api_http import closes_of, parsed
@@ -67,7 +67,7 @@ async def test_what_is_too_much_is_refused_and_forgotten(
             answered.add(name)
 
     answered: set[str] = set()
-    async with attacked(tmp_path, database) as api:
+    async with attacked(tmp_path, database, **UNLIMITED) as api:
         for _ in range(chaos.times(10, 1)):
             await asyncio.gather(*(attack(api, name) for name in _ATTACKS for _ in range(chaos.times(3, 1))))
         assert len(answered) > len(_ATTACKS) / 2
@@ -76,8 +76,7 @@ async def test_what_is_too_much_is_refused_and_forgotten(
 
 
 _TRICKLES = (
-    # What is sent first, what is sent then every second, and with which status it ends: 0 without an answer.
-    (b"", b"", {0}),
+    # What is sent first, what is sent then every second, and with which status it ends.
     (b"GET /liv", b"e", {408}),
     (b"GET /livez HTTP/1.1\r\n", b"a: b\r\n", {408}),
     (b"GET /livez HTTP/1.1\r\n", (b"a: " + b"b" * 8000 + b"\r\n") * 2, {408, 431}),
@@ -91,18 +90,17 @@ _TRICKLES = (
 async def test_hundreds_of_slow_connections_are_cut_and_others_served(
     database: str, connection: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """A head and a body have 10 s each, and a connection without any request 75."""
+    """A head and a body have 10 s each. (That a connection without a request ends is in tests/integration.)"""
     await add_org(connection)
     loop = asyncio.get_running_loop()
 
     async def trickle(api: Attacked, number: int) -> None:
         first, then, expected = _TRICKLES[number % len(_TRICKLES)]
-        lived, got = await closes_of(api.port, first, trickle=then, pause=1, longest=90)
-        status = parsed(got)[0] if got else 0
-        assert status in expected, (first, status)
-        assert lived < (80 if not first else 20), (first, lived)
+        lived, got = await closes_of(api.port, first, trickle=then, pause=1, longest=30)
+        assert parsed(got)[0] in expected, (first, got[:100])
+        assert lived < 20, (first, lived)
 
-    async with attacked(tmp_path, database) as api:
+    async with attacked(tmp_path, database, **UNLIMITED) as api:
         began = loop.time()
         async with asyncio.TaskGroup() as group:
             slow = [group.create_task(trickle(api, number)) for number in range(700)]
@@ -110,10 +108,10 @@ async def test_hundreds_of_slow_connections_are_cut_and_others_served(
             while not all(task.done() for task in slow):
                 asked = loop.time()
                 assert (await api.request("GET", "/v1/reports/admin/diagnostics")).status == 200
-                assert (await api.backfill(public_id(1), 10)).status in {200, 429}
+                assert (await api.backfill(public_id(1), 10)).status == 200
                 times.append(loop.time() - asked)
                 await asyncio.sleep(0.5)
-        assert loop.time() - began < 85
+        assert loop.time() - began < 25
         assert sorted(times)[len(times) // 2] < 1
         assert max(times) < 10
 
@@ -124,8 +122,7 @@ async def test_thousands_of_made_up_requests_find_nothing(
 ) -> None:
     """The same as in tests/integration, on the process, with other seeds and more of it."""
     await fill(connection)
-    many = {"reporting_api_org_actions_burst": "1000000", "reporting_api_actions_burst": "1000000"}
-    async with attacked(tmp_path, database, reporting_api_operation_secs="5", **many) as api:
+    async with attacked(tmp_path, database, reporting_api_operation_secs="5", **UNLIMITED) as api:
         await api.process.has_logged("ready")
         status, said = await fuzz(
             api.url, "rpt_of-admin", tmp_path, "examples,coverage,fuzzing", examples=300, seed=chaos.seed

@@ -6,17 +6,12 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.chaos.attacked import Attacked, attacked, doomed
+from tests.chaos.attacked import UNLIMITED, Attacked, attacked, doomed
 from tests.chaos.conftest import Chaos
 from tests.chaos.enqueued import finish, verify_enqueued, write_sources
 from tests.chaos.fleet import Fleet
 from tests.chaos.servers import ChaosServer
 from tests.chaos.verify import settled, verify
-
-_UNLIMITED = {
-    "reporting_api_org_actions_burst": "1000000",
-    "reporting_api_actions_burst": "1000000",
-}
 
 
 async def project(dsn: str, folder: Path) -> None:
@@ -43,7 +38,7 @@ async def test_a_thousand_backfills_at_once_enqueue_everything_once(
         assert outcomes["refused"] == api.statuses[409]
         assert sum(outcomes.values()) >= api.statuses[200] + api.statuses[409]
         assert sum(outcomes.values()) <= calls - api.statuses[429]
-    async with attacked(tmp_path, database, **_UNLIMITED) as api:
+    async with attacked(tmp_path, database, **UNLIMITED) as api:
         await finish(api, orgs)
     await verify_enqueued(database)
     await project(database, tmp_path)
@@ -61,7 +56,7 @@ async def test_the_database_goes_down_while_backfills_are_at_work(chaos: Chaos, 
     loop = asyncio.get_running_loop()
     async with ChaosServer() as server:
         orgs = await write_sources(server.dsn, chaos.random("sources of outages"), 3, chaos.times(40_000, 4000))
-        async with attacked(tmp_path, server.dsn, **_UNLIMITED) as api:
+        async with attacked(tmp_path, server.dsn, **UNLIMITED) as api:
             stop = asyncio.Event()
             async with asyncio.TaskGroup() as group:
                 for number in range(6):
@@ -92,7 +87,7 @@ async def test_an_api_that_is_killed_has_enqueued_what_its_records_say(
     kills = chaos.times(20, 1)
     orgs = await write_sources(database, chaos.random("sources of killed APIs"), 3, chaos.times(20_000, 3000))
     for _ in range(kills):
-        async with doomed(tmp_path, database, **_UNLIMITED) as api:
+        async with doomed(tmp_path, database, **UNLIMITED) as api:
             calls = [asyncio.create_task(api.backfill(org, 1500)) for org in orgs * 2]
             await asyncio.sleep(random.uniform(0, 0.2))
             api.process.send(signal.SIGKILL)
@@ -101,7 +96,7 @@ async def test_an_api_that_is_killed_has_enqueued_what_its_records_say(
             error for error in ended if isinstance(error, Exception) and not isinstance(error, aiohttp.ClientError)
         ]
         assert not strange, strange
-    async with attacked(tmp_path, database, **_UNLIMITED) as api:
+    async with attacked(tmp_path, database, **UNLIMITED) as api:
         await finish(api, orgs)
     outcomes = await verify_enqueued(database)
     assert 0 < outcomes["running"] <= kills * len(orgs) * 2
