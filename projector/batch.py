@@ -10,6 +10,7 @@ from projector import outbox
 from projector.claims import claim as claim_any
 from projector.database import Timeouts, savepoint, transaction
 from projector.errors import ErrorKind, classify, describe
+from projector.misfit import find_misfit
 from projector.outbox import ClaimedRows, Delays, FailedOutcome, Tid
 from projector.registry import Projection, Registry
 from projector.settings import OnSourceGone
@@ -37,6 +38,8 @@ class BatchRules:
         max_attempts: attempts before a failing row is a dead letter.
         on_source_gone: what becomes of the facts of sources that are gone.
         keep_completed: whether completed rows stay in the outbox; if not, they are deleted as they are settled.
+        misfits: what is wrong with projections that are known not to fit the database, by source type: their rows are
+            put off without a try. Shared, and changed while batches run.
         isolate_contended: whether rows with something in their way (a lock) are looked for and put off, instead of
             giving the batch up.
     """
@@ -46,6 +49,7 @@ class BatchRules:
     max_attempts: int
     on_source_gone: OnSourceGone
     keep_completed: bool = True
+    misfits: dict[str, str] = field(default_factory=dict)
     isolate_contended: bool = False
 
 
@@ -58,8 +62,10 @@ class BatchResult:
         claimed: how many it claimed.
         more: whether a backlog is known that it did not come to.
         completed, postponed, gone: rows by source type; `gone` are those completed ones whose source was not there.
+        contended: those postponed ones that had something in their way.
         failed: the rows that failed.
         facts, removed: facts written and removed, by dataset.
+        misfits: what is wrong with projections that were found not to fit the database, by source type.
         skipped: records that gave no fact, by reason.
         delays: how long the completed rows took.
     """
@@ -70,9 +76,11 @@ class BatchResult:
     completed: dict[str, int] = field(default_factory=dict)
     failed: list[FailedOutcome] = field(default_factory=list)
     postponed: dict[str, int] = field(default_factory=dict)
+    contended: dict[str, int] = field(default_factory=dict)
     gone: dict[str, int] = field(default_factory=dict)
     facts: dict[str, int] = field(default_factory=dict)
     removed: dict[str, int] = field(default_factory=dict)
+    misfits: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     delays: list[Delays] = field(default_factory=list)
 
@@ -162,6 +170,9 @@ async def _project_group(
     result: BatchResult,
 ) -> None:
     """Projects rows of one projection as a set; halves the set until rows that fail stand alone."""
+    if known := rules.misfits.get(projection.source_type):
+        _put_off(projection, rows, known, verdicts, result)
+        return
     try:
         async with savepoint(connection):
             outcome = await _project(connection, rules, projection, rows)
@@ -169,13 +180,16 @@ async def _project_group(
         kind = classify(error)
         if kind is ErrorKind.TRANSIENT or (kind is ErrorKind.CONTENDED and not rules.isolate_contended):
             raise
-        if kind is ErrorKind.BROKEN and await _is_broken(connection, projection):
-            _put_off(projection, rows, error, verdicts, result)
+        misfit = await find_misfit(connection, projection, rules.on_source_gone) if kind is ErrorKind.BROKEN else ""
+        if misfit:
+            result.misfits[projection.source_type] = misfit
+            _put_off(projection, rows, misfit, verdicts, result)
         elif len(rows) > 1:
             for half in rows.halves():
                 await _project_group(connection, rules, projection, half, verdicts, result)
         elif kind is ErrorKind.CONTENDED:
-            _put_off(projection, rows, error, verdicts, result)
+            _put_off(projection, rows, describe(error), verdicts, result)
+            _add(result.contended, {projection.source_type: len(rows)})
         else:
             verdicts.errors.append((rows.tids[0], describe(error)))
         return
@@ -187,24 +201,9 @@ async def _project_group(
     _add(result.skipped, outcome.skipped)
 
 
-def _put_off(
-    projection: Projection, rows: ClaimedRows, error: Exception, verdicts: _Verdicts, result: BatchResult
-) -> None:
-    verdicts.postponed.setdefault(describe(error), []).extend(rows.tids)
+def _put_off(projection: Projection, rows: ClaimedRows, error: str, verdicts: _Verdicts, result: BatchResult) -> None:
+    verdicts.postponed.setdefault(error, []).extend(rows.tids)
     _add(result.postponed, {projection.source_type: len(rows)})
-
-
-async def _is_broken(connection: asyncpg.Connection, projection: Projection) -> bool:
-    """Whether a projection fails for any row, so that halving is in vain: tries it without a source.
-
-    A statement that does not fit the schema fails then too; a trigger or policy that refuses some row does not.
-    """
-    try:
-        async with savepoint(connection):
-            await connection.fetch(projection.project, [], [], False)
-    except asyncpg.PostgresError as error:
-        return classify(error) is ErrorKind.BROKEN
-    return False
 
 
 _Sources = tuple[list[int], list[str]]

@@ -137,7 +137,7 @@ async def _run(_: argparse.Namespace, settings: Settings, log: Log) -> int:
 
 
 async def _drain(_: argparse.Namespace, settings: Settings, log: Log) -> int:
-    registry = load_registry()
+    rules = worker_rules(settings, load_registry())
     slow_seconds = settings.reporting_projection_slow_threshold_ms / 1000
     pool = await open_pool(settings, settings.reporting_projector_workers)
     try:
@@ -147,10 +147,14 @@ async def _drain(_: argparse.Namespace, settings: Settings, log: Log) -> int:
 
             def on_batch(result: BatchResult, seconds: float) -> None:
                 progress.advance(result.claimed)
+                for source_type, words in result.misfits.items():
+                    if source_type not in rules.misfits:
+                        rules.misfits[source_type] = words
+                        log.error("a projection does not fit the database", source_type=source_type, why=words)
                 report_batch(log, result, seconds, slow_seconds)
 
             result = await drain(
-                pool, worker_rules(settings, registry), workers=settings.reporting_projector_workers,
+                pool, rules, workers=settings.reporting_projector_workers,
                 new_size=lambda: batch_size(settings), on_batch=on_batch, log=log,
             )  # fmt: skip
     finally:

@@ -15,6 +15,7 @@ from projector.claims import Backlog, Claimer
 from projector.database import Timeouts, acquire, open_pool
 from projector.errors import describe, is_database_fault
 from projector.feed import Feed
+from projector.fitness import Fitness
 from projector.health import Health, start_http
 from projector.listener import Listener
 from projector.metrics import Metrics
@@ -74,8 +75,12 @@ class Daemon:
             return 0
         try:
             await self._until_migrated(pool)
+            rules = worker_rules(self.settings, self.registry)
+            fitness = Fitness(pool, rules, self.health, metrics.fits, self.stop, self.log)
+            if not self.stop.is_set():
+                await fitness.look()
             self.health.ready("start")
-            return await self._run_tasks(pool, metrics)
+            return await self._run_tasks(fitness, metrics)
         finally:
             # Workers have ended; what is left is idle, or belongs to a task that was cancelled.
             pool.terminate()
@@ -119,16 +124,16 @@ class Daemon:
                 self.log.warning("database not reached, trying again", error=describe(error))
             await wait_for(self.stop.wait(), _SCHEMA_POLL_SECONDS)
 
-    async def _run_tasks(self, pool: asyncpg.Pool, metrics: Metrics) -> int:
+    async def _run_tasks(self, fitness: Fitness, metrics: Metrics) -> int:
         feed = Feed(self.settings.reporting_projector_interval_secs, time.monotonic)
         backlog = Backlog(time.monotonic)
         workers = [
             asyncio.create_task(
-                self._worker(number, pool, feed, Claimer(backlog), metrics).run(), name=f"worker-{number}"
+                self._worker(number, fitness, feed, Claimer(backlog), metrics).run(), name=f"worker-{number}"
             )
             for number in range(self.settings.reporting_projector_workers)
         ]
-        helpers = [asyncio.create_task(job, name=name) for name, job in self._helpers(pool, feed, metrics)]
+        helpers = [asyncio.create_task(job, name=name) for name, job in self._helpers(fitness, feed, metrics)]
         stopping = asyncio.create_task(self.stop.wait(), name="stop")
         metrics.up(projecting=True)
         self.projecting.set()
@@ -159,10 +164,8 @@ class Daemon:
         self.log.info("stopped")
         return 0
 
-    def _helpers(
-        self, pool: asyncpg.Pool, feed: Feed, metrics: Metrics
-    ) -> list[tuple[str, Coroutine[None, None, None]]]:
-        timeouts = Timeouts(self.settings.reporting_statement_timeout_secs)
+    def _helpers(self, fitness: Fitness, feed: Feed, metrics: Metrics) -> list[tuple[str, Coroutine[None, None, None]]]:
+        pool, timeouts = fitness.pool, fitness.rules.timeouts
         sampler = Sampler(
             pool, self.registry, metrics, timeouts, self.settings.reporting_sample_interval_secs, self.stop, self.log
         )
@@ -171,6 +174,7 @@ class Daemon:
         helpers: list[tuple[str, Coroutine[None, None, None]]] = [
             ("sampler", sampler.run()),
             ("pruner", pruner.run()),
+            ("fitness", fitness.run()),
             ("wake", self._wake_on_stop(feed)),
         ]
         if self.settings.reporting_listen:
@@ -181,7 +185,7 @@ class Daemon:
         await self.stop.wait()
         feed.close()
 
-    def _worker(self, number: int, pool: asyncpg.Pool, feed: Feed, claimer: Claimer, metrics: Metrics) -> Worker:
+    def _worker(self, number: int, fitness: Fitness, feed: Feed, claimer: Claimer, metrics: Metrics) -> Worker:
         log = self.log.bind(worker=number)
         slow_seconds = self.settings.reporting_projection_slow_threshold_ms / 1000
 
@@ -204,13 +208,14 @@ class Daemon:
             recovered()
             feed.found(more=result.full)
             metrics.batch(result, seconds)
+            fitness.found(result.misfits)
             report_batch(log, result, seconds, slow_seconds)
             if self.on_batch:
                 self.on_batch(result, seconds)
 
         return Worker(
-            pool=pool,
-            rules=worker_rules(self.settings, self.registry),
+            pool=fitness.pool,
+            rules=fitness.rules,
             size=batch_size(self.settings),
             stop=self.stop,
             rest=rest,
@@ -255,8 +260,8 @@ def report_batch(log: structlog.stdlib.BoundLogger, result: BatchResult, seconds
             "row is a dead letter; see `projector status`, then `projector requeue`" if failed.dead else "row failed",
             id=str(failed.id), org_id=failed.org_id, source_type=failed.source_type, attempts=failed.attempts,
         )  # fmt: skip
-    if result.postponed:
-        log.error("a projection does not fit the database; its rows are put off", rows=result.postponed)
+    if result.contended:
+        log.warning("rows put off, something was in their way each time", rows=result.contended)
     if slow_seconds and seconds > slow_seconds:
         log.warning(
             "slow batch", operation="project_batch", elapsed_ms=round(seconds * 1000), rows=result.claimed,

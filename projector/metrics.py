@@ -94,6 +94,10 @@ class Metrics(OutboxGauges):
         self._up = Gauge(
             "reporting_projector_up", "1 while the projector projects, 0 while it cannot.", registry=registry
         )
+        self._fits = Gauge(
+            "reporting_projector_projection_fits", "1 where a projection fits the database, 0 where it does not.",
+            ["projection"], registry=registry,
+        )  # fmt: skip
         show_build("reporting_projector_build_info", registry)
         self._define_counters(registry)
         self._delays = _DelayHistogram(sorted(self._types))
@@ -137,6 +141,10 @@ class Metrics(OutboxGauges):
     def up(self, *, projecting: bool) -> None:
         """Tells whether the projector projects."""
         self._up.set(int(projecting))
+
+    def fits(self, projection: str, fits: bool) -> None:
+        """Tells whether a projection fits the database."""
+        self._fits.labels(projection).set(int(fits))
 
     def batch(self, result: BatchResult, seconds: float) -> None:
         """Counts a batch that was committed."""

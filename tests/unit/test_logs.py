@@ -148,6 +148,10 @@ def test_failed_rows_and_dead_letters_are_told_by_id_and_without_content() -> No
     assert "projector requeue" in second["message"]
 
 
-def test_rows_put_off_are_an_error() -> None:
-    (line,) = told(BatchResult(limit=500, claimed=2, postponed={"event": 2}), 0.1)
-    assert (line["level"], line["rows"]) == ("error", {"event": 2})
+def test_rows_that_something_was_in_the_way_of_are_told() -> None:
+    (line,) = told(BatchResult(limit=500, claimed=2, postponed={"event": 2}, contended={"event": 2}), 0.1)
+    assert (line["level"], line["rows"]) == ("warning", {"event": 2})
+
+
+def test_rows_of_a_projection_that_does_not_fit_are_not_told_batch_by_batch() -> None:
+    assert told(BatchResult(limit=500, claimed=2, postponed={"event": 2}), 0.1) == []
