@@ -30,7 +30,7 @@ _REASONS = {
     "llm_generation": "llm_generation_projection",
     "usage_ledger": "budget_posting_projection",
 }
-_FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 _MISTAKES = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.SyntaxOrAccessError)
 _FAULT_PAUSE = 0.05
 
@@ -97,14 +97,14 @@ class Writers:
         while not self.stop.is_set():
             try:
                 connection = await asyncpg.connect(self.dsn, timeout=5, command_timeout=60)
-            except _FAULTS as error:
+            except FAULTS as error:
                 await self._fault(error)
                 continue
             try:
                 while not self.stop.is_set():
                     await self._transaction(connection, cast, random, written)
                     await asyncio.sleep(random.expovariate(1 / self.pace.pause))
-            except _FAULTS as error:
+            except FAULTS as error:
                 await self._fault(error)
             finally:
                 connection.terminate()
