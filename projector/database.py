@@ -111,8 +111,17 @@ async def acquire(pool: asyncpg.Pool) -> AsyncIterator[asyncpg.Connection]:
 
 @asynccontextmanager
 async def transaction(connection: asyncpg.Connection, timeouts: Timeouts) -> AsyncIterator[None]:
-    """Runs its body in a transaction of the kind that batches need: committed at the end, rolled back on any error."""
-    await connection.execute(timeouts.begin_statement())
+    """Runs its body in a transaction of the kind that batches need: committed at the end, rolled back on any error.
+
+    Raises:
+        asyncpg.ReadOnlySQLTransactionError: a standby answers. The connection is given up with it: after a failover the
+            address may lead to another server than it did when the connection was made.
+    """
+    try:
+        await connection.execute(timeouts.begin_statement())
+    except asyncpg.FeatureNotSupportedError as error:  # how a standby refuses READ WRITE
+        connection.terminate()
+        raise asyncpg.ReadOnlySQLTransactionError(str(error)) from error
     try:
         yield
     except BaseException:

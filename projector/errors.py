@@ -41,6 +41,7 @@ _OUR_WORDS = {
     "21": "a statement met more rows than it may",
     "22": "a value does not fit",
     "23": "a constraint of the fact table refused the fact, the server's log names it",
+    "25006": "the server is read-only, as a standby is",
     "27": "a trigger changed the same row",
     "42": "the database's schema does not fit the projection",
     "44": "a view's check refused the fact",
@@ -70,7 +71,7 @@ def describe(error: BaseException) -> str:
     """
     name = type(error).__name__
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate:
-        words = _OUR_WORDS.get(error.sqlstate[:2], "the database refused")
+        words = _OUR_WORDS.get(error.sqlstate) or _OUR_WORDS.get(error.sqlstate[:2], "the database refused")
         return f"{error.sqlstate} {name}: {words}"
     return name
 

@@ -94,6 +94,11 @@ def test_an_error_of_the_database_is_held_against_whom_it_is_due(
     assert is_database_fault(error("text"))
 
 
+def test_a_read_only_server_is_told_as_such() -> None:
+    error = exceptions.ReadOnlySQLTransactionError("cannot execute INSERT in a read-only transaction")
+    assert describe(error) == "25006 ReadOnlySQLTransactionError: the server is read-only, as a standby is"
+
+
 @pytest.mark.parametrize("error", OF_THE_WAY, ids=[type(error).__name__ for error in OF_THE_WAY])
 def test_an_error_on_the_way_to_the_database_is_nobodys_attempt(error: BaseException) -> None:
     assert classify(error) is TRANSIENT
