@@ -54,6 +54,11 @@ class ChaosServer:
         """Of the case's database, as its owner: canonical tables, outbox and facts. The same after a restart."""
         return database_dsn(as_user(self.server.dsn, OWNER), _DATABASE)
 
+    @property
+    def log(self) -> str:
+        """What it has logged since it was last started."""
+        return (self._folder / "postgres.log").read_text(encoding="utf-8", errors="replace")
+
     async def up(self) -> None:
         """Starts it, at the port it had."""
         if self._server is not None:
