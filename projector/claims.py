@@ -33,6 +33,8 @@ _FURTHER = (
     (timedelta(seconds=2), 1.0),
     (timedelta(seconds=20), 10.0),
 )
+# Looks of several workers may end out of order, but not by so much.
+_CLOCK_WENT_BACK = timedelta(seconds=1)
 _BEFORE_ALL_ORGS = -(2**63)
 _BEFORE_ALL_IDS = UUID(int=0)
 _ORGS_OF_A_SWEEP = 1000
@@ -129,7 +131,11 @@ class Backlog:
         groups, looked_at, left = await _look(connection, limit, since, _BEFORE_ALL_IDS)
         if last is None:
             self._sweep_at += (self._clock() - began) / _SWEEP_SHARE
-        self._looked_at = max(looked_at, last or looked_at)
+        if last is not None and looked_at < last - _CLOCK_WENT_BACK:
+            # The server's clock was set, or this is another server: looks from the old place on would find nothing.
+            self.forget()
+        else:
+            self._looked_at = max(looked_at, last or looked_at)
         if left is not None:
             # What is left belongs to the backlog, where orgs take turns, if a sweep is cheap enough to find them now.
             if not self._places and not self._sweep_is_dear:

@@ -8,8 +8,9 @@ import pytest
 
 from projector import outbox
 from projector.claims import Backlog, Claimer
-from tests.claimed import Clock, add_rows, claim_ids, ids_of, orgs, settle, warmed
-from tests.obstacles import opened
+from tests.claimed import Clock, add_rows, claim_ids, complete_ids, ids_of, orgs, settle, warmed
+from tests.clocks import set_clock, shift_clock
+from tests.obstacles import enqueue_tools, opened
 
 
 @pytest.fixture
@@ -255,3 +256,18 @@ async def test_what_a_look_leaves_while_another_worker_goes_on_with_older_rows_i
         assert orgs(await theirs) == {1: 50}
         async with connection.transaction():
             assert orgs(await backlog.claim_left(connection, 150))[2] >= 50
+
+
+async def test_rows_are_found_at_once_when_the_server_s_clock_has_gone_back(
+    connection: asyncpg.Connection, clock: Clock
+) -> None:
+    await shift_clock(connection)
+    await set_clock(connection, 3600)
+    claimer = await warmed(connection, clock)
+    await set_clock(connection, 0)
+    for number in range(1, 4):
+        rows = await enqueue_tools(connection, ["search"] * number)
+        async with connection.transaction():
+            assert await ids_of(connection, await claimer.claim(connection, 100)) == rows
+            await complete_ids(connection, rows, [1.0])
+        claimer.settled()
