@@ -21,6 +21,9 @@ DELAY_BOUNDS = (
 """Upper bounds of the delays' buckets, in seconds: 1 ms to 1 h."""
 
 _POSTPONE_SECONDS = 30.0
+# How often a batch waits for what is in some rows' way, to tell these rows from the others: enough to find one among
+# thousands. Beyond that it puts off good rows with them, so that those of other projections go on.
+_MOST_WAITS = 12
 
 Log = structlog.stdlib.BoundLogger
 
@@ -102,11 +105,12 @@ class BatchResult:
 
 @dataclass(slots=True)
 class _Verdicts:
-    """What is to be settled, collected while the groups are projected."""
+    """What is to be settled, collected while the groups are projected; `waits`: how often something was in the way."""
 
     completed: list[Tid] = field(default_factory=list)
     errors: list[tuple[Tid, str]] = field(default_factory=list)
     postponed: dict[str, list[Tid]] = field(default_factory=dict)
+    waits: int = 0
 
 
 async def run_batch(
@@ -180,11 +184,12 @@ async def _project_group(
         kind = classify(error)
         if kind is ErrorKind.TRANSIENT or (kind is ErrorKind.CONTENDED and not rules.isolate_contended):
             raise
+        verdicts.waits += kind is ErrorKind.CONTENDED
         misfit = await find_misfit(connection, projection, rules.on_source_gone) if kind is ErrorKind.BROKEN else ""
         if misfit:
             result.misfits[projection.source_type] = misfit
             _put_off(projection, rows, misfit, verdicts, result)
-        elif len(rows) > 1:
+        elif len(rows) > 1 and (kind is not ErrorKind.CONTENDED or verdicts.waits < _MOST_WAITS):
             for half in rows.halves():
                 await _project_group(connection, rules, projection, half, verdicts, result)
         elif kind is ErrorKind.CONTENDED:

@@ -17,6 +17,8 @@ from projector.errors import describe, is_database_fault
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
 _FAULTS_UNTIL_ISOLATED = 3
+# The batch has waited for long enough already.
+_LASTING = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
 _PLAN_ROWS = 200
 _PLAN_GROWTH = 4
 _PLAN_SECONDS = 5.0
@@ -120,6 +122,7 @@ class Worker:
     on_fault: Callable[[Exception, int], None]
     log: structlog.stdlib.BoundLogger
     claimer: Claimer
+    _isolates: bool = False
 
     async def run(self) -> None:
         """Works until `stop` is set, or `rest` says so. Faults of the database pause it, other errors are raised."""
@@ -140,15 +143,15 @@ class Worker:
         while not self.stop.is_set() and not connection.is_closed():
             if plans.is_old(time.monotonic()):
                 await connection.execute("DISCARD PLANS")
-            result = await self._one_batch(connection, patient=backoff.faults < _FAULTS_UNTIL_ISOLATED)
+            result = await self._one_batch(connection)
             backoff.reset()
             plans.used(result.claimed)
             if result.claimed == 0 and not await self.rest():
                 return True
         return False
 
-    async def _one_batch(self, connection: asyncpg.Connection, *, patient: bool) -> BatchResult:
-        rules = self.rules if patient else isolating(self.rules)
+    async def _one_batch(self, connection: asyncpg.Connection) -> BatchResult:
+        rules = isolating(self.rules) if self._isolates else self.rules
         started = time.monotonic()
         try:
             result = await run_batch(connection, rules, self.size.rows, self.claimer.claim)
@@ -156,6 +159,8 @@ class Worker:
             self.claimer.given_up()
             raise
         self.claimer.settled()
+        # What is in some rows' way is in that of the next ones too: the others do not wait for it again.
+        self._isolates = bool(result.contended)
         result.more = self.claimer.more
         seconds = time.monotonic() - started
         if result.claimed:
@@ -165,6 +170,7 @@ class Worker:
 
     async def _pause_after(self, error: Exception, backoff: Backoff) -> None:
         seconds = backoff.next()
+        self._isolates = backoff.faults >= _FAULTS_UNTIL_ISOLATED or isinstance(error, _LASTING)
         self.size.failed()
         self.on_fault(error, backoff.faults)
         self.log.warning(
