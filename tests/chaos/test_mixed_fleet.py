@@ -32,13 +32,13 @@ async def _leased(watcher: asyncpg.Connection) -> set[UUID]:
 
 
 async def _freeze_with_rows(older: Running, watcher: asyncpg.Connection, random: Random) -> None:
-    """Freezes the older program at a random instant at which it holds rows, after it has settled some."""
+    """Freezes the older program at a random instant at which it holds some rows, after it has settled some."""
     before, left = await settled_by(watcher, OLDER), await _leased(watcher)
 
     async def holds_rows() -> bool:
         await asyncio.sleep(random.uniform(0, 0.03))
         freeze([older])
-        if await _leased(watcher) - left and await settled_by(watcher, OLDER) > before:
+        if len(await _leased(watcher) - left) > 1 and await settled_by(watcher, OLDER) > before:
             return True
         thaw([older])
         return False
@@ -92,6 +92,7 @@ async def test_an_older_program_that_dies_with_its_leases_costs_no_row(
             return bool(await watcher.fetchval(_WAITING) == 0)
 
         await wait_until(all_else_is_settled, 30)
+        assert await _leased(watcher) == left, "a lease was taken before its time"
         first, *others = left
         await watcher.execute(_AGE, others, _LEASE_MINUTES - 1)
         await _let_leases_run_out(watcher, {first})
