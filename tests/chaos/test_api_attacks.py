@@ -125,8 +125,8 @@ async def test_thousands_of_made_up_requests_find_nothing(
     async with attacked(tmp_path, database, reporting_api_operation_secs="5", **UNLIMITED) as api:
         await api.process.has_logged("ready")
         status, said = await fuzz(
-            api.url, "rpt_of-admin", tmp_path, "examples,coverage,fuzzing", examples=300, seed=chaos.seed
+            api.url, "rpt_of-admin", tmp_path, "examples,coverage,fuzzing", examples=150, seed=chaos.seed
         )
         assert status == 0, said[-20_000:]
-        assert len(api.process.logged("request")) > 5000
+        assert len(api.process.logged("request")) > 1000
         assert api.process.logged("request failed") == []
