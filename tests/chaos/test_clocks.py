@@ -22,6 +22,8 @@ from tests.processes import Running, daemon_settings, started
 _HOUR = 3600.0
 _AT_ONCE = 5.0
 _SAMPLE_SECONDS = "0.2"
+# Samples that are costly, on a busy machine, are taken less often.
+_SAMPLED_WITHIN = 30.0
 _MODULE = "tests.chaos.shifted"
 
 Record = Callable[[str, object], None]
@@ -46,7 +48,7 @@ async def test_the_clock_of_the_process_is_off_and_jumps_and_nothing_changes(
         assert datetime.fromisoformat(said["timestamp"]).timestamp() - time.time() > _HOUR / 2
         group.create_task(writers.run())
         await projects_again(database)
-        for offset in [-_HOUR, _HOUR, *(random.uniform(-_HOUR, _HOUR) for _ in range(chaos.times(20, 0)))]:
+        for offset in [-_HOUR, _HOUR, *(random.uniform(-_HOUR, _HOUR) for _ in range(chaos.times(8, 0)))]:
             clock.write_text(str(offset), encoding="ascii")
             took.append(await _only_what_is_due_is_projected(connection))
             sampled = await _gauges_are_right(connection, daemon)
@@ -76,7 +78,7 @@ async def test_the_clock_of_the_database_jumps_and_it_alone_decides_what_is_due(
     ):
         group.create_task(writers.run())
         await projects_again(database)
-        for seconds in [0.0, _HOUR, -_HOUR, *(random.uniform(-_HOUR, _HOUR) for _ in range(chaos.times(20, 0)))]:
+        for seconds in [0.0, _HOUR, -_HOUR, *(random.uniform(-_HOUR, _HOUR) for _ in range(chaos.times(8, 0)))]:
             await set_clock(connection, seconds)
             took.append(await _only_what_is_due_is_projected(connection))
             await _gauges_are_right(connection, daemon)
@@ -124,9 +126,10 @@ async def _gauges_are_right(connection: asyncpg.Connection, daemon: Running) -> 
         sampled = await metrics(daemon)
         lag = max(value for (name, *_), value in sampled.items() if name == "reporting_outbox_lag_seconds")
         # What waited when the clock went forward has been due for as long, until it is projected.
-        return 0 <= sampled["reporting_outbox_sampled_timestamp_seconds",] - now.timestamp() < _AT_ONCE > lag
+        age = sampled["reporting_outbox_sampled_timestamp_seconds",] - now.timestamp()
+        return 0 <= age < _SAMPLED_WITHIN and lag < _AT_ONCE
 
-    await wait_until(sampled_anew, _AT_ONCE)
+    await wait_until(sampled_anew, _SAMPLED_WITHIN)
     assert 0 <= sampled["reporting_dataset_freshness_seconds", "tool_calls"] < _AT_ONCE
     return sampled
 

@@ -87,7 +87,7 @@ async def test_a_full_disk_is_nobodys_attempt(
                 writers = Writers(server.dsn, chaos.random(f"writers of full disk of {what}"))
                 group.create_task(writers.run())
                 (daemon,) = await fleet.start()
-                for _ in range(chaos.times(5, 1)):
+                for _ in range(chaos.times(3, 1)):
                     await projects_again(server.dsn)
                     ballast = fill(disk)
                     await says(daemon, "53100 DiskFullError", 60)

@@ -59,7 +59,7 @@ async def test_locks_on_facts_that_are_held_for_long_hold_up_no_more_than_they_m
 async def test_statements_that_take_too_long_cost_no_row_anything(
     chaos: Chaos, database: str, tmp_path: Path, record_property: Record
 ) -> None:
-    seconds = chaos.times(20, 1)
+    seconds = chaos.times(10, 1)
     writers = Writers(database, chaos.random("writers of slow statements"))
     async with (
         Fleet(database, tmp_path, reporting_projector_limit="20", reporting_statement_timeout_secs="0.2") as fleet,
