@@ -78,6 +78,9 @@ async def test_statements_that_take_too_long_cost_no_row_anything(
         await connection.execute("DROP FUNCTION be_slow CASCADE")
         released = time.monotonic()
         writers.stop.set()
+        if not chaos.full:
+            # Half a minute, for which rows are put off, is too long for CI.
+            await connection.execute("UPDATE reporting_outbox SET next_attempt_at = now() WHERE status = 'pending'")
         await settled(database)
         record_property("all settled", time.monotonic() - released)
         (daemon,) = fleet.running
