@@ -6,7 +6,7 @@ RUN := deploy/requirements/run.txt
 DEV := deploy/requirements/dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-long chaos soak format lock clean
+.PHONY: help demo test check bench bench-long chaos soak packages format lock clean
 
 help: ## what there is to do
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do \
@@ -32,6 +32,12 @@ bench-long: .venv/dev ## measure under a steady load for 40 minutes: bloat, and 
 
 chaos: .venv/dev ## break everything at random, and see that nothing is lost (SEED=n runs the same again)
 	$(BIN)/python -m pytest tests/chaos --chaos-full $(if $(SEED),--chaos-seed $(SEED)) --durations=0
+
+packages: ## install the Debian packages that a few tests need, pgbouncer and prometheus (as root, by apt-get)
+	@[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		|| { echo "make packages needs root and apt-get; without pgbouncer and promtool some tests are skipped"; exit 1; }
+	apt-get update --quiet=2
+	DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends pgbouncer prometheus
 
 format: .venv/dev ## format and mend what can be mended
 	$(BIN)/ruff format .

@@ -4,7 +4,7 @@ import asyncpg
 from aiohttp import web
 
 from backfill_api.problems import ApiError, Code
-from projector.errors import ErrorKind, classify, is_database_fault
+from projector.errors import ErrorKind, PoolerError, classify, is_database_fault
 
 INTERNAL = "Internal server error"
 
@@ -51,6 +51,8 @@ def _of_aiohttp(error: web.HTTPException) -> ApiError:
 def _of_database(error: Exception) -> ApiError:
     if isinstance(error, asyncpg.QueryCanceledError):
         return timed_out()
+    if isinstance(error, PoolerError):
+        return ApiError(Code.UNAVAILABLE, f"{PoolerError.WORDS}; nothing was done", retry_after=_RETRY_SCHEMA_SECONDS)
     kind = classify(error)
     if kind is ErrorKind.ROW:
         # Neither the moment's fault nor the schema's: ours.

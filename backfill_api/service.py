@@ -26,6 +26,7 @@ from backfill_api.watch import Watch
 from projector.daemon import batch_rules
 from projector.database import Timeouts, open_pool
 from projector.health import Health
+from projector.pooler import refuse_shared_sessions
 from projector.registry import Registry
 from projector.sampler import Sampler
 
@@ -92,7 +93,11 @@ class Service:
             await asyncio.to_thread(tracer.close)
 
     async def _pool(self, size: int) -> asyncpg.Pool:
-        return await open_pool(self.settings, size, at_once=False, application_name=APPLICATION_NAME)
+        return await open_pool(self.settings, size, at_once=False, application_name=APPLICATION_NAME, init=self._set_up)
+
+    async def _set_up(self, connection: asyncpg.Connection) -> None:
+        """Makes sure that a new connection is good for session-level locks."""
+        await refuse_shared_sessions(connection, self.settings)
 
     def _operations(self, pool: asyncpg.Pool) -> Operations:
         return Operations(

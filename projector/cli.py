@@ -19,13 +19,14 @@ from rich.console import Console
 from projector import backfill_command, outbox
 from projector.batch import BatchResult
 from projector.daemon import Daemon, batch_size, report_batch, run_until_signal, worker_rules
-from projector.database import Timeouts, acquire, connect, open_pool
+from projector.database import Timeouts, acquire, connect, open_pool, operator_transaction
 from projector.drain import DrainResult, drain
-from projector.errors import describe, is_database_fault
+from projector.errors import PoolerError, describe, is_database_fault
 from projector.failed import Selection, count_requeueable, requeue
 from projector.health import PortError
 from projector.logs import configure_logs
 from projector.migrate import MigrationError, migrate, set_notify_trigger
+from projector.pooler import fitted, refuse_shared_sessions
 from projector.progress import RowsProgress
 from projector.projections import load_registry
 from projector.registry import RegistryError
@@ -74,7 +75,7 @@ def _guarded(command: Command, options: argparse.Namespace, settings: Settings, 
     except (MigrationError, RegistryError) as error:
         _complain(str(error))
         return NEEDS_OPERATOR
-    except PortError as error:
+    except (PortError, PoolerError) as error:
         _complain(str(error))
         return WRONG_USAGE
     except asyncpg.UndefinedTableError:
@@ -122,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
 async def _migrate(options: argparse.Namespace, settings: Settings, log: Log) -> int:
     connection = await connect(settings)
     try:
+        await refuse_shared_sessions(connection, settings)
         applied = await migrate(connection, log)
         if options.notify_trigger:
             await set_notify_trigger(connection, wanted=options.notify_trigger == "on")
@@ -139,9 +141,9 @@ async def _run(_: argparse.Namespace, settings: Settings, log: Log) -> int:
 async def _drain(_: argparse.Namespace, settings: Settings, log: Log) -> int:
     rules = worker_rules(settings, load_registry())
     slow_seconds = settings.reporting_projection_slow_threshold_ms / 1000
-    pool = await open_pool(settings, settings.reporting_projector_workers)
+    pool = await open_pool(await fitted(settings, log), settings.reporting_projector_workers)
     try:
-        async with acquire(pool) as connection:
+        async with acquire(pool) as connection, connection.transaction():
             due = await outbox.count_due(connection)
         with RowsProgress("projecting", due, sys.stdout.isatty()) as progress:
 
@@ -196,7 +198,8 @@ async def _requeue(options: argparse.Namespace, settings: Settings, _: Log) -> i
     connection = await connect(settings)
     try:
         if options.dry_run:
-            count = await count_requeueable(connection, selection, _NO_LIMIT)
+            async with operator_transaction(connection, timeouts):
+                count = await count_requeueable(connection, selection, _NO_LIMIT)
         else:
             count = (await requeue(connection, selection, limit=_NO_LIMIT, timeouts=timeouts)).rows
     finally:

@@ -20,6 +20,7 @@ from projector.health import Health, start_http
 from projector.listener import Listener
 from projector.metrics import Metrics
 from projector.migrate import applied_version, load_migrations
+from projector.pooler import fitted
 from projector.pruner import Pruner
 from projector.registry import Registry
 from projector.sampler import Sampler
@@ -90,7 +91,8 @@ class Daemon:
         backoff = Backoff()
         while not self.stop.is_set():
             try:
-                return await open_pool(self.settings, self.settings.reporting_projector_workers + 3)
+                settings = await fitted(self.settings, self.log)
+                return await open_pool(settings, settings.reporting_projector_workers + 3)
             except Exception as error:
                 if not is_database_fault(error):
                     raise

@@ -1,9 +1,9 @@
 """Connections and transactions: the one place that opens either."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import asyncpg
 
@@ -13,11 +13,12 @@ APPLICATION_NAME = "reporting-projector"
 
 # What every batch runs under, as one round trip and few statements. READ COMMITTED whatever the database's default: a
 # second pass must see what was committed before its locks were granted. Constraints are checked at once, so that they
-# fail the row and not the commit. Index scans alone, and no JIT: rows come in an index's order and the first few cost a
-# few, whatever the statistics say or fail to say. Plans do not depend on a batch's rows, so none is made for these
-# alone. The commit does not wait for the disk: facts and settled rows go or stay together, so what a crash of the
-# server takes back is projected again. A transaction left idle is ended by the server, and so is one whose client has
-# died in the midst of a statement: a stopped or killed process does not keep its rows.
+# fail the row and not the commit. Index scans alone, and no JIT: rows come in an index's order and the first few cost
+# a few, whatever the statistics say or fail to say. JIT is ruled out by its cost: the driver switches `jit` itself,
+# back to what it finds here, and that would stay behind in a pooler's session. Plans do not depend on a batch's rows,
+# so none is made for these alone. The commit does not wait for the disk: facts and settled rows go or stay together,
+# so what a crash of the server takes back is projected again. A transaction left idle is ended by the server, and so
+# is one whose client has died in the midst of a statement: a stopped or killed process does not keep its rows.
 _BEGIN = """
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 SET CONSTRAINTS ALL IMMEDIATE;
@@ -28,7 +29,7 @@ SELECT
     set_config('client_connection_check_interval', '1s', true),
     set_config('enable_seqscan', 'off', true),
     set_config('enable_bitmapscan', 'off', true),
-    set_config('jit', 'off', true),
+    set_config('jit_above_cost', '-1', true),
     set_config('plan_cache_mode', 'force_generic_plan', true),
     set_config('synchronous_commit', 'off', true),
     set_config('work_mem', '32MB', true)
@@ -58,8 +59,9 @@ async def _keep_as_is(_: asyncpg.Connection) -> None:
 
 
 async def open_pool(
-    settings: SharedSettings, size: int, *, at_once: bool = True, application_name: str = APPLICATION_NAME
-) -> asyncpg.Pool:
+    settings: SharedSettings, size: int, *, at_once: bool = True, application_name: str = APPLICATION_NAME,
+    init: Callable[[asyncpg.Connection], Awaitable[None]] = _keep_as_is,
+) -> asyncpg.Pool:  # fmt: skip
     """Opens a pool of up to `size` connections.
 
     Args:
@@ -67,6 +69,7 @@ async def open_pool(
         size: the most connections.
         at_once: whether the first is made now; if not, each is made when it is needed, and nothing is raised here.
         application_name: what the server calls them, as in pg_stat_activity.
+        init: run on each new connection; what it raises, whoever wanted the connection gets.
 
     Raises:
         OSError, asyncpg.PostgresError: the database cannot be reached, or refuses.
@@ -80,12 +83,13 @@ async def open_pool(
         statement_cache_size=settings.reporting_statement_cache_size,
         max_inactive_connection_lifetime=0,
         server_settings={"application_name": application_name},
+        init=cast("Any", init),  # the driver's stubs want a parameter of a certain name
         reset=_keep_as_is,
     )
 
 
 async def connect(settings: SharedSettings) -> asyncpg.Connection:
-    """Opens one connection of its own.
+    """Opens one connection of its own. It keeps no prepared statements, as a pooler may stand in between.
 
     Raises:
         OSError, asyncpg.PostgresError: the database cannot be reached, or refuses.
@@ -93,7 +97,7 @@ async def connect(settings: SharedSettings) -> asyncpg.Connection:
     return await asyncpg.connect(
         settings.database_url.get_secret_value(),
         timeout=10,
-        statement_cache_size=settings.reporting_statement_cache_size,
+        statement_cache_size=0,
         server_settings={"application_name": APPLICATION_NAME},
     )
 

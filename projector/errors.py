@@ -5,6 +5,15 @@ from enum import StrEnum
 import asyncpg
 
 
+class PoolerError(Exception):
+    """The way to the database leads through a transaction pooler, and the program needs a direct connection."""
+
+    WORDS = "DATABASE_URL leads through a transaction pooler, a direct connection is needed"
+
+    def __init__(self) -> None:
+        super().__init__(self.WORDS)
+
+
 class ErrorKind(StrEnum):
     """Whose fault an error is.
 
@@ -37,6 +46,10 @@ _BROKEN_CLASSES = (
     "39", "3B", "3D", "3F", "42", "72",
 )  # fmt: skip
 
+# A prepared statement is gone, or its name is taken: no row's fault and no projection's, but a transaction pooler's.
+_POOLER_CODES = ("26000", "42P05")
+_POOLER_WORDS = "a prepared statement was lost; behind a transaction pooler set REPORTING_STATEMENT_CACHE_SIZE=0"
+
 _OUR_WORDS = {
     "21": "a statement met more rows than it may",
     "22": "a value does not fit",
@@ -56,6 +69,8 @@ def classify(error: BaseException) -> ErrorKind:
         return ErrorKind.TRANSIENT  # 0A000, but only the cached plan is out of date
     if not isinstance(error, asyncpg.PostgresError) or not error.sqlstate:
         return ErrorKind.TRANSIENT
+    if error.sqlstate in _POOLER_CODES:
+        return ErrorKind.TRANSIENT
     if error.sqlstate == _QUERY_CANCELED or error.sqlstate[:2] in _CONTENDED_CLASSES:
         return ErrorKind.CONTENDED
     if error.sqlstate[:2] in _TRANSIENT_CLASSES:
@@ -72,12 +87,22 @@ def describe(error: BaseException) -> str:
     name = type(error).__name__
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate:
         words = _OUR_WORDS.get(error.sqlstate) or _OUR_WORDS.get(error.sqlstate[:2], "the database refused")
+        if error.sqlstate in _POOLER_CODES:
+            words = _POOLER_WORDS
         return f"{error.sqlstate} {name}: {words}"
+    if isinstance(error, PoolerError):
+        return f"{name}: {PoolerError.WORDS}"
     return name
 
 
 def is_database_fault(error: BaseException) -> bool:
     """Whether an error comes from the database or the way to it, rather than from a mistake in this program."""
     return isinstance(
-        error, asyncpg.PostgresError | asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | TimeoutError
+        error,
+        asyncpg.PostgresError
+        | asyncpg.InterfaceError
+        | asyncpg.InternalClientError
+        | OSError
+        | TimeoutError
+        | PoolerError,
     )

@@ -131,4 +131,6 @@ async def requeue(
         if end is None:
             break
         after = (end["updated_at"], end["id"])
-    return Requeued(rows, more=await count_requeueable(connection, selection, 1) > 0)
+    async with operator_transaction(connection, timeouts):
+        more = await count_requeueable(connection, selection, 1) > 0
+    return Requeued(rows, more=more)

@@ -14,6 +14,7 @@ import structlog
 from projector.database import acquire, connect
 from projector.errors import describe, is_database_fault
 from projector.feed import Feed
+from projector.pooler import shares_sessions
 from projector.settings import Settings
 from projector.worker import Backoff, wait_for
 from schemas.outbox import NOTIFY_CHANNEL
@@ -37,6 +38,7 @@ class Listener:
     stop: asyncio.Event
     log: structlog.stdlib.BoundLogger
     listening: bool = False
+    _told: bool = False
     _probe: str = ""
     _answered: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -63,11 +65,13 @@ class Listener:
         closed = asyncio.Event()
         connection.add_termination_listener(lambda _: closed.set())
         try:
-            await connection.add_listener(NOTIFY_CHANNEL, self._heard)
-            if not await self._probe_round_trip():
-                self.log.warning("notifications do not arrive (a transaction pooler?), polling alone")
+            if not await self._notifications_arrive(connection):
+                # Looked for again and again, but said once: it is how things are, and no fault.
+                say = self.log.debug if self._told else self.log.warning
+                say("notifications do not arrive (a transaction pooler?), polling alone")
+                self._told = True
                 return False
-            self.listening = True
+            self.listening, self._told = True, False
             self.log.info("listening for wake-ups", channel=NOTIFY_CHANNEL)
             self.feed.wake()
             await _first(self.stop, closed)
@@ -75,10 +79,17 @@ class Listener:
         finally:
             connection.terminate()
 
+    async def _notifications_arrive(self, connection: asyncpg.Connection) -> bool:
+        # A LISTEN would stay behind in a session that others use.
+        if await shares_sessions(connection, lambda: connect(self.settings)):
+            return False
+        await connection.add_listener(NOTIFY_CHANNEL, self._heard)
+        return await self._probe_round_trip()
+
     async def _probe_round_trip(self) -> bool:
         self._probe = f"probe:{secrets.token_hex(8)}"
         self._answered.clear()
-        async with acquire(self.pool) as connection:
+        async with acquire(self.pool) as connection, connection.transaction():
             await connection.execute("SELECT pg_notify($1, $2)", NOTIFY_CHANNEL, self._probe)
         await wait_for(self._answered.wait(), _PROBE_SECONDS)
         return self._answered.is_set()

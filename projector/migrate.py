@@ -90,9 +90,11 @@ def load_migrations() -> list[Migration]:
 
 async def applied_version(connection: asyncpg.Connection) -> int:
     """The version that a database is at; 0 where nothing was applied yet."""
-    if await connection.fetchval("SELECT to_regclass('reporting_projector_migrations') IS NULL"):
-        return 0
-    return int(await connection.fetchval("SELECT COALESCE(max(version), 0) FROM reporting_projector_migrations"))
+    # Behind a transaction pooler, only a transaction keeps a statement's parts together.
+    async with connection.transaction():
+        if await connection.fetchval("SELECT to_regclass('reporting_projector_migrations') IS NULL"):
+            return 0
+        return int(await connection.fetchval("SELECT COALESCE(max(version), 0) FROM reporting_projector_migrations"))
 
 
 async def migrate(connection: asyncpg.Connection, log: structlog.stdlib.BoundLogger) -> list[Migration]:

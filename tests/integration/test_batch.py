@@ -158,7 +158,7 @@ SESSION_SETTINGS: dict[str, str] = {
     "transaction_isolation": "read committed",
     "transaction_read_only": "off",
     "enable_seqscan": "off",
-    "jit": "off",
+    "jit_above_cost": "-1",
     "statement_timeout": "30s",
     "lock_timeout": "10s",
     "idle_in_transaction_session_timeout": "1min",

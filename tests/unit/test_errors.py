@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 from asyncpg import exceptions
 
-from projector.errors import ErrorKind, classify, describe, is_database_fault
+from projector.errors import ErrorKind, PoolerError, classify, describe, is_database_fault
 
 ROW, BROKEN, CONTENDED, TRANSIENT = ErrorKind.ROW, ErrorKind.BROKEN, ErrorKind.CONTENDED, ErrorKind.TRANSIENT
 CANARY = "canary_3b1f"
@@ -68,6 +68,8 @@ OF_THE_DATABASE: list[tuple[type[asyncpg.PostgresError], ErrorKind]] = [
     (exceptions.InvalidPasswordError, TRANSIENT),
     (exceptions.InvalidAuthorizationSpecificationError, TRANSIENT),
     (exceptions.InvalidCachedStatementError, TRANSIENT),
+    (exceptions.InvalidSQLStatementNameError, TRANSIENT),
+    (exceptions.DuplicatePreparedStatementError, TRANSIENT),
 ]
 
 OF_THE_WAY: list[BaseException] = [
@@ -79,6 +81,7 @@ OF_THE_WAY: list[BaseException] = [
     ConnectionResetError("reset by peer"),
     ssl.SSLError("handshake"),
     TimeoutError(),
+    PoolerError(),
 ]
 
 

@@ -167,7 +167,7 @@ def test_the_delay_histogram_is_consistent(metrics: Metrics) -> None:
 def test_promtool_has_nothing_to_complain_of(metrics: Metrics) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
-        pytest.skip("promtool is not installed")
+        pytest.skip("promtool is not installed: `make packages`")
     exposition = generate_latest(busy(metrics).registry)
     checked = subprocess.run([promtool, "check", "metrics"], input=exposition, capture_output=True, check=False)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
