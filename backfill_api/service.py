@@ -32,6 +32,8 @@ from projector.sampler import Sampler
 
 APPLICATION_NAME = "reporting-backfill-api"
 
+# Where packets vanish on the way, the server would keep a backfill's lock for hours.
+_KEEPALIVE = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
 _WATCH_SECONDS = 2.0
 _WATCHERS = 2
 _HELPERS_SECONDS = 1.0
@@ -96,8 +98,9 @@ class Service:
         return await open_pool(self.settings, size, at_once=False, application_name=APPLICATION_NAME, init=self._set_up)
 
     async def _set_up(self, connection: asyncpg.Connection) -> None:
-        """Makes sure that a new connection is good for session-level locks."""
+        """Makes sure that a new connection is good for session-level locks, and that these end with it."""
         await refuse_shared_sessions(connection, self.settings)
+        await connection.execute(_KEEPALIVE)
 
     def _operations(self, pool: asyncpg.Pool) -> Operations:
         return Operations(

@@ -1,7 +1,7 @@
 """Connections and transactions: the one place that opens either."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -36,11 +36,17 @@ SELECT
 """
 _LOCK_TIMEOUT_SECONDS = 10.0
 _IDLE_TIMEOUT_SECONDS = 60.0
+_SHORTEST_IDLE_TIMEOUT_SECONDS = 5.0
+# The server ends a statement after its timeout: an answer that comes so much later is lost on the way.
+_ANSWER_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long one statement, one wait for a lock, and idleness inside a transaction may last, in seconds."""
+    """How long one statement, one wait for a lock, and idleness inside a transaction may last, in seconds.
+
+    Idleness no longer than a statement: where the network swallows all, the server keeps the rows until then.
+    """
 
     statement: float
     lock: float = _LOCK_TIMEOUT_SECONDS
@@ -48,8 +54,9 @@ class Timeouts:
 
     def begin_statement(self) -> str:
         """The statements that open a batch's transaction."""
+        idle = min(self.idle, max(self.statement, _SHORTEST_IDLE_TIMEOUT_SECONDS))
         return _BEGIN.format(
-            statement_ms=round(self.statement * 1000), lock_ms=round(self.lock * 1000), idle_ms=round(self.idle * 1000)
+            statement_ms=round(self.statement * 1000), lock_ms=round(self.lock * 1000), idle_ms=round(idle * 1000)
         )
 
 
@@ -79,7 +86,7 @@ async def open_pool(
         min_size=int(at_once),
         max_size=size,
         timeout=10,
-        command_timeout=settings.reporting_statement_timeout_secs + 10,
+        command_timeout=settings.reporting_statement_timeout_secs + _ANSWER_SECONDS,
         statement_cache_size=settings.reporting_statement_cache_size,
         max_inactive_connection_lifetime=0,
         server_settings={"application_name": application_name},
@@ -109,8 +116,15 @@ async def acquire(pool: asyncpg.Pool) -> AsyncIterator[asyncpg.Connection]:
     Raises:
         OSError, asyncpg.PostgresError: a new connection was needed, and the database cannot be reached, or refuses.
     """
-    async with pool.acquire() as connection:
-        yield cast("asyncpg.Connection", connection)
+    async with pool.acquire() as pooled:
+        connection = cast("asyncpg.Connection", pooled)
+        try:
+            yield connection
+        except TimeoutError:
+            # No answer came: neither would one to a polite goodbye. It may have been ended, and given back, already.
+            with suppress(asyncpg.InterfaceError):
+                connection.terminate()
+            raise
 
 
 @asynccontextmanager
@@ -128,6 +142,10 @@ async def transaction(connection: asyncpg.Connection, timeouts: Timeouts) -> Asy
         raise asyncpg.ReadOnlySQLTransactionError(str(error)) from error
     try:
         yield
+    except TimeoutError:
+        # No answer came: neither would one to ROLLBACK. The server rolls back when it finds out.
+        connection.terminate()
+        raise
     except BaseException:
         await _roll_back(connection)
         raise

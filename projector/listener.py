@@ -21,6 +21,7 @@ from schemas.outbox import NOTIFY_CHANNEL
 
 _PROBE_SECONDS = 2.0
 _RETRY_SECONDS = 60.0
+_HEARTBEAT_SECONDS = 30.0
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class Listener:
     Attributes:
         pool: another way to the same database, over which the probe is sent.
         listening: whether wake-ups arrive.
+        heartbeat: how often it is made sure that the connection still lives, in seconds.
     """
 
     settings: Settings
@@ -38,6 +40,7 @@ class Listener:
     stop: asyncio.Event
     log: structlog.stdlib.BoundLogger
     listening: bool = False
+    heartbeat: float = _HEARTBEAT_SECONDS
     _told: bool = False
     _probe: str = ""
     _answered: asyncio.Event = field(default_factory=asyncio.Event)
@@ -74,7 +77,9 @@ class Listener:
             self.listening, self._told = True, False
             self.log.info("listening for wake-ups", channel=NOTIFY_CHANNEL)
             self.feed.wake()
-            await _first(self.stop, closed)
+            while not await _first(self.stop, closed, seconds=self.heartbeat):
+                # Where packets vanish on the way, nothing else would ever tell.
+                await connection.execute("SELECT 1", timeout=_PROBE_SECONDS)
             return True
         finally:
             connection.terminate()
@@ -101,10 +106,12 @@ class Listener:
             self.feed.wake()
 
 
-async def _first(*events: asyncio.Event) -> None:
+async def _first(*events: asyncio.Event, seconds: float) -> bool:
+    """Waits for one of several events, but not longer than some seconds; gives whether one came."""
     waiting = [asyncio.create_task(event.wait()) for event in events]
     try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=seconds)
+        return bool(done)
     finally:
         for task in waiting:
             task.cancel()

@@ -161,7 +161,7 @@ SESSION_SETTINGS: dict[str, str] = {
     "jit_above_cost": "-1",
     "statement_timeout": "30s",
     "lock_timeout": "10s",
-    "idle_in_transaction_session_timeout": "1min",
+    "idle_in_transaction_session_timeout": "30s",
 }
 
 
