@@ -98,7 +98,7 @@ async def test_connections_that_are_cut_or_half_closed_lose_nothing(
     chaos: Chaos, database: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     random = chaos.random("cuts")
-    cuts = chaos.times(300, 25)
+    cuts = chaos.times(300, 15)
     async with Stage(database, tmp_path, random) as stage:
         for _ in range(cuts):
             await asyncio.sleep(random.uniform(0, 0.15))
@@ -118,7 +118,7 @@ async def test_commits_whose_outcome_is_unknown_double_and_lose_nothing(
 ) -> None:
     random = chaos.random(f"commits {retention}")
     faults = [CommitFault.DROP, CommitFault.DROP_ANSWER]
-    times = chaos.times(60, 6)
+    times = chaos.times(60, 4)
     async with Stage(database, tmp_path, random, reporting_outbox_retention_secs=retention) as stage:
         stage.proxy.on_commit = lambda: random.choices([CommitFault.PASS, *faults], [8, 1, 1])[0]
         await stage.until(lambda: all(stage.proxy.commits[fault] >= times for fault in faults))

@@ -47,7 +47,7 @@ async def test_backfills_whose_commits_are_lost_on_the_way_reach_everything_once
     chaos: Chaos, database: str, connection: asyncpg.Connection, rules: BatchRules
 ) -> None:
     random = chaos.random("backfills")
-    sources, limit = chaos.times(30_000, 2_000), chaos.times(200, 50)
+    sources, limit = chaos.times(20_000, 800), chaos.times(100, 50)
     await add_postings(connection, sources)
     async with Proxy(database, random) as proxy, running_api(proxy.dsn) as api:
         proxy.on_commit = lambda: _fate(random)
@@ -67,7 +67,7 @@ async def test_backfills_whose_commits_are_lost_on_the_way_reach_everything_once
 
 
 def _fate(random: Random) -> CommitFault:
-    return random.choices([CommitFault.PASS, CommitFault.DROP, CommitFault.DROP_ANSWER], [4, 1, 1])[0]
+    return random.choices([CommitFault.PASS, CommitFault.DROP, CommitFault.DROP_ANSWER], [10, 1, 1])[0]
 
 
 async def test_one_lost_answer_leaves_what_the_audit_says(database: str, connection: asyncpg.Connection) -> None:
