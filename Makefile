@@ -39,6 +39,9 @@ packages: ## install the Debian packages that a few tests need, pgbouncer and pr
 	apt-get update --quiet=2
 	DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends pgbouncer prometheus
 
+soak: .venv/dev ## run everything at once for MINUTES=n (30), with faults; tells what grows and what is lost
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
+
 format: .venv/dev ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

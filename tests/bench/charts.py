@@ -43,16 +43,16 @@ def main() -> int:
 
 def draw_all(folder: Path) -> list[Path]:
     """Draws each JSON file of a folder whose name it knows; gives the SVG files. Other files are left alone."""
-    drawn = []
-    for name, draw in _CHARTS.items():
-        source = folder / f"{name}.json"
-        if not source.exists():
-            continue
-        target = source.with_suffix(".svg")
-        with mpl.rc_context(_STYLE):
-            draw(json.loads(source.read_text(encoding="utf-8"))).savefig(target, metadata=_NO_METADATA)
-        drawn.append(target)
-    return drawn
+    return [draw(folder, name) for name in _CHARTS if (folder / f"{name}.json").exists()]
+
+
+def draw(folder: Path, name: str) -> Path:
+    """Draws one JSON file of a folder; gives the SVG file."""
+    source = folder / f"{name}.json"
+    target = source.with_suffix(".svg")
+    with mpl.rc_context(_STYLE):
+        _CHARTS[name](json.loads(source.read_text(encoding="utf-8"))).savefig(target, metadata=_NO_METADATA)
+    return target
 
 
 def _draw_drain(figures: Figures) -> Figure:
@@ -171,6 +171,35 @@ def _drained(figures: Figures) -> str:
     return f"Grey: backlogs of {figures['scale']['backlog_rows']:,} rows, rows/s " + ", ".join(medians)
 
 
+def _draw_soak(figures: Figures) -> Figure:
+    """What could grow in a long run, over time; a line at each fault."""
+    samples, plan = figures["samples"], figures["plan"]
+    figure = Figure(figsize=(8, 11), layout="constrained")
+    figure.suptitle(
+        f"{plan['seconds'] / 60:g} minutes, {figures['rows_per_second']:,.0f} rows a second,"
+        f" {len(figures['faults'])} faults (dashed), completed rows kept for {plan['retention_seconds']} s",
+        x=0.01, ha="left",
+    )  # fmt: skip
+    panels = [
+        ("Memory (RSS)", "MB", _MEGABYTE, [("daemon_rss_bytes", "daemon"), ("api_rss_bytes", "backfill API")]),
+        ("File descriptors", "", 1, [("daemon_fds", "daemon"), ("api_fds", "backfill API")]),
+        ("Connections", "", 1, [("connections", "of all programs")]),
+        ("Lag", "s", 1, [("lag_seconds", "age of the oldest due row")]),
+        ("Outbox", "rows", 1, [("outbox_rows", "all"), ("waiting", "not completed")]),
+        ("Outbox with its indexes", "MB", _MEGABYTE, [("outbox_bytes", "on the disk")]),
+    ]  # fmt: skip
+    every_axes = figure.subplots(len(panels), 1, sharex=True)
+    for axes, (title, unit, scale, lines) in zip(every_axes, panels, strict=True):
+        for (name, label), color in zip(lines, (_OURS, _SECOND), strict=False):
+            _line(axes, samples, [sample[name] / scale for sample in samples], color, label)
+        for fault in figures["faults"]:
+            axes.axvline(fault["seconds"] / 60, color=_OTHERS, linewidth=0.6, linestyle="--")
+        _plain(axes, title, unit)
+        axes.legend(loc="lower right")
+    every_axes[-1].set_xlabel("minutes")
+    return figure
+
+
 def _change(pair: tuple[Figures, Figures], name: str) -> float:
     return float(pair[1][name] - pair[0][name])
 
@@ -197,6 +226,7 @@ _CHARTS: dict[str, Callable[[Figures], Figure]] = {
     "backfill": _draw_backfill,
     "bloat": _draw_bloat,
     "pinned": _draw_pinned,
+    "soak": _draw_soak,
 }
 
 

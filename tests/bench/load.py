@@ -171,7 +171,7 @@ async def projecting(dsn: str, **variables: str) -> AsyncIterator[Projecting]:
         async with started("run", folder=Path(folder), **settings) as running:
             await running.has_logged("projecting")
             port = next(line["port"] for line in map(json.loads, running.text().splitlines()) if "port" in line)
-            async with _ending_with_us(running), aiohttp.ClientSession(timeout=_HTTP_TIMEOUT) as http:
+            async with ending_with_us(running), aiohttp.ClientSession(timeout=_HTTP_TIMEOUT) as http:
                 yield Projecting(running, f"http://127.0.0.1:{port}/metrics", http)
             running.send(signal.SIGTERM)
             if status := await running.end():
@@ -179,7 +179,7 @@ async def projecting(dsn: str, **variables: str) -> AsyncIterator[Projecting]:
 
 
 @asynccontextmanager
-async def _ending_with_us(running: Running) -> AsyncIterator[None]:
+async def ending_with_us(running: Running) -> AsyncIterator[None]:
     """Ends a process if we are killed: the input of what watches it ends then."""
     watchdog = await asyncio.create_subprocess_exec(
         "/bin/sh", "-c", 'read -r line; kill "$0"', str(running.process.pid), stdin=asyncio.subprocess.PIPE
