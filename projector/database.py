@@ -34,6 +34,8 @@ SELECT
     set_config('synchronous_commit', 'off', true),
     set_config('work_mem', '32MB', true)
 """
+# The driver prepares statements of more than 15 KB anew each time unless it is told not to; that of events is longer.
+_ANY_SIZE = 0
 _LOCK_TIMEOUT_SECONDS = 10.0
 _IDLE_TIMEOUT_SECONDS = 60.0
 _SHORTEST_IDLE_TIMEOUT_SECONDS = 5.0
@@ -88,6 +90,7 @@ async def open_pool(
         timeout=10,
         command_timeout=settings.reporting_statement_timeout_secs + _ANSWER_SECONDS,
         statement_cache_size=settings.reporting_statement_cache_size,
+        max_cacheable_statement_size=_ANY_SIZE,
         max_inactive_connection_lifetime=0,
         server_settings={"application_name": application_name},
         init=cast("Any", init),  # the driver's stubs want a parameter of a certain name
