@@ -8,10 +8,12 @@ import structlog
 
 from projector import outbox
 from projector.claims import claim as claim_any
-from projector.database import Timeouts, savepoint, transaction
+from projector.database import Savepoint, Timeouts, transaction
 from projector.errors import ErrorKind, classify, describe
+from projector.isolate import isolate
 from projector.misfit import find_misfit
 from projector.outbox import ClaimedRows, Delays, FailedOutcome, Tid
+from projector.passes import add, project
 from projector.registry import Projection, Registry
 from projector.settings import OnSourceGone
 
@@ -105,12 +107,16 @@ class BatchResult:
 
 @dataclass(slots=True)
 class _Verdicts:
-    """What is to be settled, collected while the groups are projected; `waits`: how often something was in the way."""
+    """What is to be settled, collected while the groups are projected.
+
+    `waits` tells how often something was in the way, `in_the_way` with which error it was the last time.
+    """
 
     completed: list[Tid] = field(default_factory=list)
     errors: list[tuple[Tid, str]] = field(default_factory=list)
     postponed: dict[str, list[Tid]] = field(default_factory=dict)
     waits: int = 0
+    in_the_way: asyncpg.PostgresError | None = None
 
 
 async def run_batch(
@@ -156,109 +162,83 @@ async def _project_groups(
         else:
             # Rows that have failed before stand apart, so that they do not make fresh ones be halved again.
             by_kind.setdefault((group.source_type, group.retried), []).append(group)
+    savepoint = Savepoint(connection)
     # All workers lock facts in the same order, the registry's from its end. Events come last, as they alone lock facts
     # of rows in other batches (a tool call raises its turn's count): what is locked last is held for the shortest time.
     for projection in reversed(tuple(rules.registry)):
         for retried in (False, True):
             kind = by_kind.get((projection.source_type, retried))
             if kind:
-                await _project_group(connection, rules, projection, _joined(kind), verdicts, result)
+                await _project_group(savepoint, rules, projection, _joined(kind), verdicts, result)
 
 
 async def _project_group(
-    connection: asyncpg.Connection,
-    rules: BatchRules,
-    projection: Projection,
-    rows: ClaimedRows,
-    verdicts: _Verdicts,
+    savepoint: Savepoint, rules: BatchRules, projection: Projection, rows: ClaimedRows, verdicts: _Verdicts,
     result: BatchResult,
-) -> None:
-    """Projects rows of one projection as a set; halves the set until rows that fail stand alone."""
+) -> None:  # fmt: skip
+    """Projects rows of one projection as a set; where that fails, finds the bad ones, and projects the others."""
     if known := rules.misfits.get(projection.source_type):
         _put_off(projection, rows, known, verdicts, result)
         return
+
+    async def attempt(some: ClaimedRows) -> asyncpg.PostgresError | None:
+        if verdicts.in_the_way is not None and verdicts.waits >= _MOST_WAITS:
+            return verdicts.in_the_way
+        return await _attempt(savepoint, rules, projection, some, verdicts, result)
+
+    error = await _attempt(savepoint, rules, projection, rows, verdicts, result)
+    if error is None or await _put_off_misfit(savepoint, rules, projection, rows, error, verdicts, result):
+        return
+    async for row, its_error in isolate(rows, error, attempt):
+        if classify(its_error) is ErrorKind.CONTENDED:
+            _put_off(projection, row, describe(its_error), verdicts, result)
+            add(result.contended, {projection.source_type: len(row)})
+        elif not await _put_off_misfit(savepoint, rules, projection, row, its_error, verdicts, result):
+            verdicts.errors.append((row.tids[0], describe(its_error)))
+
+
+async def _put_off_misfit(
+    savepoint: Savepoint, rules: BatchRules, projection: Projection, rows: ClaimedRows, error: asyncpg.PostgresError,
+    verdicts: _Verdicts, result: BatchResult,
+) -> bool:  # fmt: skip
+    """Puts rows off where their projection does not fit the database and fails for any row; gives whether so."""
+    if classify(error) is not ErrorKind.BROKEN:
+        return False
+    misfit = await find_misfit(savepoint, projection, rules.on_source_gone)
+    if misfit:
+        result.misfits[projection.source_type] = misfit
+        _put_off(projection, rows, misfit, verdicts, result)
+    return bool(misfit)
+
+
+async def _attempt(
+    savepoint: Savepoint, rules: BatchRules, projection: Projection, rows: ClaimedRows, verdicts: _Verdicts,
+    result: BatchResult,
+) -> asyncpg.PostgresError | None:  # fmt: skip
+    """Projects rows as a set, or undoes what it did; gives the error where rows may have to be isolated for it."""
     try:
-        async with savepoint(connection):
-            outcome = await _project(connection, rules, projection, rows)
+        async with savepoint.undone_on_error():
+            outcome = await project(savepoint.connection, projection, rows, rules.on_source_gone)
     except asyncpg.PostgresError as error:
         kind = classify(error)
         if kind is ErrorKind.TRANSIENT or (kind is ErrorKind.CONTENDED and not rules.isolate_contended):
             raise
-        verdicts.waits += kind is ErrorKind.CONTENDED
-        misfit = await find_misfit(connection, projection, rules.on_source_gone) if kind is ErrorKind.BROKEN else ""
-        if misfit:
-            result.misfits[projection.source_type] = misfit
-            _put_off(projection, rows, misfit, verdicts, result)
-        elif len(rows) > 1 and (kind is not ErrorKind.CONTENDED or verdicts.waits < _MOST_WAITS):
-            for half in rows.halves():
-                await _project_group(connection, rules, projection, half, verdicts, result)
-        elif kind is ErrorKind.CONTENDED:
-            _put_off(projection, rows, describe(error), verdicts, result)
-            _add(result.contended, {projection.source_type: len(rows)})
-        else:
-            verdicts.errors.append((rows.tids[0], describe(error)))
-        return
+        if kind is ErrorKind.CONTENDED:
+            verdicts.waits += 1
+            verdicts.in_the_way = error
+        return error
     verdicts.completed.extend(rows.tids)
-    _add(result.completed, {projection.source_type: len(rows)})
-    _add(result.gone, {projection.source_type: outcome.gone})
-    _add(result.facts, outcome.facts)
-    _add(result.removed, outcome.removed)
-    _add(result.skipped, outcome.skipped)
+    add(result.completed, {projection.source_type: len(rows)})
+    add(result.gone, {projection.source_type: outcome.gone})
+    add(result.facts, outcome.facts)
+    add(result.removed, outcome.removed)
+    add(result.skipped, outcome.skipped)
+    return None
 
 
 def _put_off(projection: Projection, rows: ClaimedRows, error: str, verdicts: _Verdicts, result: BatchResult) -> None:
     verdicts.postponed.setdefault(error, []).extend(rows.tids)
-    _add(result.postponed, {projection.source_type: len(rows)})
-
-
-_Sources = tuple[list[int], list[str]]
-"""Org ids and source ids, in pairs."""
-
-
-@dataclass(slots=True)
-class _Projected:
-    gone: int = 0
-    facts: dict[str, int] = field(default_factory=dict)
-    removed: dict[str, int] = field(default_factory=dict)
-    skipped: dict[str, int] = field(default_factory=dict)
-
-
-async def _project(
-    connection: asyncpg.Connection, rules: BatchRules, projection: Projection, rows: ClaimedRows
-) -> _Projected:
-    """The two passes of a projection: insert or lock, then read again and overwrite what was locked."""
-    outcome = _Projected()
-    sources = (rows.org_ids, rows.source_ids)
-    existing, gone = await _project_pass(connection, projection, sources, outcome, overwrite=False)
-    if existing[0]:
-        _, gone_since = await _project_pass(connection, projection, existing, outcome, overwrite=True)
-        gone = (gone[0] + gone_since[0], gone[1] + gone_since[1])
-    outcome.gone = len(gone[0])
-    if gone[0] and rules.on_source_gone is OnSourceGone.REMOVE:
-        for record in await connection.fetch(projection.remove, *gone):
-            _add(outcome.removed, {record["name"]: record["count"]})
-    return outcome
-
-
-async def _project_pass(
-    connection: asyncpg.Connection,
-    projection: Projection,
-    sources: tuple[Sequence[int], Sequence[str]],
-    outcome: _Projected,
-    *,
-    overwrite: bool,
-) -> tuple[_Sources, _Sources]:
-    """Runs the projection's statement once; gives the sources that have facts already, and those that are gone."""
-    named: dict[str, _Sources] = {"existing": ([], []), "gone": ([], [])}
-    counts = {"written": outcome.facts, "skipped": outcome.skipped}
-    for record in await connection.fetch(projection.project, *sources, overwrite):
-        if record["outcome"] in named:
-            org_ids, source_ids = named[record["outcome"]]
-            org_ids.append(record["org_id"])
-            source_ids.append(record["source_id"])
-        else:
-            _add(counts[record["outcome"]], {record["name"]: record["count"]})
-    return named["existing"], named["gone"]
+    add(result.postponed, {projection.source_type: len(rows)})
 
 
 async def _settle(connection: asyncpg.Connection, rules: BatchRules, verdicts: _Verdicts, result: BatchResult) -> None:
@@ -281,9 +261,3 @@ def _joined(groups: Sequence[ClaimedRows]) -> ClaimedRows:
         org_ids=[org_id for group in groups for org_id in group.org_ids],
         source_ids=[source_id for group in groups for source_id in group.source_ids],
     )
-
-
-def _add(total: dict[str, int], counts: dict[str, int]) -> None:
-    for name, count in counts.items():
-        if count:
-            total[name] = total.get(name, 0) + count

@@ -171,16 +171,27 @@ async def _roll_back(connection: asyncpg.Connection) -> None:
         connection.terminate()
 
 
-@asynccontextmanager
-async def savepoint(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """Runs its body under a savepoint: what it did is undone on an error of the database, and the error raised.
+class Savepoint:
+    """A transaction's one savepoint, set anew for each attempt with as few round trips as possible.
 
-    What went well is left for the transaction's end to release, a round trip less: the next savepoint lies within it.
+    The one before is released with the same round trip: attempts do not lie within each other.
     """
-    await connection.execute("SAVEPOINT projection")
-    try:
-        yield
-    except asyncpg.PostgresError:
-        if not connection.is_closed():
-            await connection.execute("ROLLBACK TO SAVEPOINT projection; RELEASE SAVEPOINT projection")
-        raise
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        """Args: connection: inside a transaction that this savepoint ends with."""
+        self.connection = connection
+        self._set = "SAVEPOINT projection"
+
+    @asynccontextmanager
+    async def undone_on_error(self) -> AsyncIterator[None]:
+        """What its body did is undone on an error of the database, and the error raised."""
+        if self._set:
+            await self.connection.execute(self._set)
+        self._set = "RELEASE SAVEPOINT projection; SAVEPOINT projection"
+        try:
+            yield
+        except asyncpg.PostgresError:
+            if not self.connection.is_closed():
+                await self.connection.execute("ROLLBACK TO SAVEPOINT projection")
+            self._set = ""  # it stands as it was set
+            raise

@@ -8,7 +8,7 @@ import asyncpg
 import structlog
 
 from projector.batch import BatchRules
-from projector.database import acquire, transaction
+from projector.database import Savepoint, acquire, transaction
 from projector.errors import describe, is_database_fault
 from projector.health import Health
 from projector.misfit import find_misfit
@@ -59,8 +59,9 @@ class Fitness:
         timeouts = replace(self.rules.timeouts, lock=_LOCK_SECONDS)
         try:
             async with acquire(self.pool) as connection, transaction(connection, timeouts):
+                savepoint = Savepoint(connection)
                 for projection in self.rules.registry:
-                    self._tell(projection, await find_misfit(connection, projection, self.rules.on_source_gone))
+                    self._tell(projection, await find_misfit(savepoint, projection, self.rules.on_source_gone))
         except Exception as error:
             if not is_database_fault(error):
                 raise

@@ -4,7 +4,7 @@ import re
 
 import asyncpg
 
-from projector.database import savepoint
+from projector.database import Savepoint
 from projector.errors import ErrorKind, classify, describe
 from projector.registry import Projection
 from projector.settings import OnSourceGone
@@ -23,7 +23,7 @@ _WHAT_IS_WRONG = {
 _WHAT_TO_DO = "its rows are put off and lose no attempt, until tables and grants are what this version expects"
 
 
-async def find_misfit(connection: asyncpg.Connection, projection: Projection, on_source_gone: OnSourceGone) -> str:
+async def find_misfit(savepoint: Savepoint, projection: Projection, on_source_gone: OnSourceGone) -> str:
     """Tells what is wrong and what to do, for an operator, where a projection fails for any row; else an empty text.
 
     A statement that does not fit the schema or its grants fails without a source too; what refuses some row, such as a
@@ -37,8 +37,8 @@ async def find_misfit(connection: asyncpg.Connection, projection: Projection, on
         statements[projection.remove] = ([], [])
     for statement, arguments in statements.items():
         try:
-            async with savepoint(connection):
-                await connection.fetch(statement, *arguments)
+            async with savepoint.undone_on_error():
+                await savepoint.connection.fetch(statement, *arguments)
         except asyncpg.PostgresError as error:
             if classify(error) is not ErrorKind.BROKEN:
                 raise

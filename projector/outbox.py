@@ -45,12 +45,8 @@ class ClaimedRows:
     def __len__(self) -> int:
         return len(self.tids)
 
-    def halves(self) -> "tuple[ClaimedRows, ClaimedRows]":
-        """The same rows in two parts."""
-        middle = len(self) // 2
-        return self._part(0, middle), self._part(middle, len(self))
-
-    def _part(self, start: int, end: int) -> "ClaimedRows":
+    def part(self, start: int, end: int) -> "ClaimedRows":
+        """The rows from one place to before another."""
         return ClaimedRows(
             self.source_type, self.retried, self.well_formed,
             self.tids[start:end], self.org_ids[start:end], self.source_ids[start:end],

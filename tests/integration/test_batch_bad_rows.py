@@ -1,4 +1,4 @@
-"""Bad rows are isolated by halving: they fail alone, the rest of their batch commits (design: promise 3)."""
+"""Bad rows are isolated: they fail alone, the rest of their batch commits (design: promise 3)."""
 
 from collections.abc import Awaitable, Callable
 from uuid import uuid4
@@ -65,7 +65,7 @@ async def test_a_bad_row_costs_a_few_statements_not_one_for_each_row(
     with recorded(connection) as statements:
         await run_batch(connection, rules, 100)
         await heard()
-    assert statements.count(event_projection.PROJECTION.project) == 1 + 2 * 6  # 64 is 2^6
+    assert statements.count(event_projection.PROJECTION.project) <= 1 + 6 + 2  # 64 is 2^6
 
 
 async def test_a_row_that_failed_before_does_not_make_fresh_rows_be_halved(
