@@ -153,7 +153,7 @@ async def _drain(_: argparse.Namespace, settings: Settings, log: Log) -> int:
                     if source_type not in rules.misfits:
                         rules.misfits[source_type] = words
                         log.error("a projection does not fit the database", source_type=source_type, why=words)
-                report_batch(log, result, seconds, slow_seconds)
+                report_batch(log, rules.registry, result, seconds, slow_seconds)
 
             result = await drain(
                 pool, rules, workers=settings.reporting_projector_workers,

@@ -18,7 +18,7 @@ from projector.feed import Feed
 from projector.fitness import Fitness
 from projector.health import Health, start_http
 from projector.listener import Listener
-from projector.metrics import Metrics
+from projector.metrics import OTHER_SOURCE_TYPE, Metrics
 from projector.migrate import applied_version, load_migrations
 from projector.pooler import fitted
 from projector.pruner import Pruner
@@ -211,7 +211,7 @@ class Daemon:
             feed.found(more=result.full)
             metrics.batch(result, seconds)
             fitness.found(result.misfits)
-            report_batch(log, result, seconds, slow_seconds)
+            report_batch(log, self.registry, result, seconds, slow_seconds)
             if self.on_batch:
                 self.on_batch(result, seconds)
 
@@ -254,13 +254,17 @@ def batch_size(settings: Settings) -> BatchSize:
     )
 
 
-def report_batch(log: structlog.stdlib.BoundLogger, result: BatchResult, seconds: float, slow_seconds: float) -> None:
+def report_batch(
+    log: structlog.stdlib.BoundLogger, registry: Registry, result: BatchResult, seconds: float, slow_seconds: float
+) -> None:
     """Logs what an operator should know of a batch: failures, rows put off, slowness."""
     for failed in result.failed:
+        # A type that no projection knows is a text of whoever wrote the row.
+        source_type = failed.source_type if registry.get(failed.source_type) else OTHER_SOURCE_TYPE
         say = log.error if failed.dead else log.warning
         say(
             "row is a dead letter; see `projector status`, then `projector requeue`" if failed.dead else "row failed",
-            id=str(failed.id), org_id=failed.org_id, source_type=failed.source_type, attempts=failed.attempts,
+            id=str(failed.id), org_id=failed.org_id, source_type=source_type, attempts=failed.attempts,
         )  # fmt: skip
     if result.contended:
         log.warning("rows put off, something was in their way each time", rows=result.contended)

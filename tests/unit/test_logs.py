@@ -15,6 +15,7 @@ from projector.batch import BatchResult
 from projector.daemon import report_batch
 from projector.logs import configure_logs
 from projector.outbox import FailedOutcome
+from projector.projections import load_registry
 
 
 class Terminal(io.StringIO):
@@ -118,7 +119,7 @@ def test_logs_go_to_standard_error_so_that_results_stay_clean(capsys: pytest.Cap
 def told(result: BatchResult, seconds: float, slow_seconds: float = 1.0) -> list[dict[str, Any]]:
     """What a batch makes the log say."""
     stream = io.StringIO()
-    report_batch(configure_logs("json", "info", stream), result, seconds, slow_seconds)
+    report_batch(configure_logs("json", "info", stream), load_registry(), result, seconds, slow_seconds)
     return [{key: value for key, value in line.items() if key != "timestamp"} for line in lines(stream)]
 
 
@@ -146,6 +147,12 @@ def test_failed_rows_and_dead_letters_are_told_by_id_and_without_content() -> No
     }  # fmt: skip
     assert (second["level"], second["attempts"]) == ("error", 10)
     assert "projector requeue" in second["message"]
+
+
+def test_a_source_type_that_no_projection_knows_is_not_repeated() -> None:
+    failed = [FailedOutcome(UUID(int=7), 3, "canary", 2, dead=False)]
+    (line,) = told(BatchResult(limit=500, claimed=1, failed=failed), 0.1)
+    assert line["source_type"] == "other"
 
 
 def test_rows_that_something_was_in_the_way_of_are_told() -> None:
