@@ -80,10 +80,12 @@ class Progress:
 
     Attributes:
         after: of the walk over all sources.
-        again: of the look again that follows it.
+        final: behind these a source may still have been committed after the walk had passed its place.
+        again: of the look again that follows the walk, where a call's time was up.
     """
 
     after: dict[str, str] = field(default_factory=dict)
+    final: dict[str, str] = field(default_factory=dict)
     again: dict[str, str] = field(default_factory=dict)
 
 
@@ -109,11 +111,19 @@ class BackfillOutcome:
 
 @dataclass(frozen=True, slots=True)
 class _Slice:
-    """A slice of sources: those to enqueue, its last key (that before it where it is empty), and how many it has."""
+    """A slice of sources.
+
+    Attributes:
+        sources: those to enqueue.
+        last_key: its last one's; where it is empty, that before it.
+        size: how many it has.
+        is_final: whether no source can come to stand before its last one any more.
+    """
 
     sources: Sequence[asyncpg.Record]
     last_key: str
     size: int
+    is_final: bool
 
 
 @dataclass(slots=True)
@@ -151,31 +161,37 @@ class Backfill:
         if known:
             self._progress = Progress(**json.loads(known))
         done = await self._walk(self._progress.after)
-        # A call that has not walked everything itself looks again for what has come to be missing behind it.
+        # A call that has not walked everything itself looks again for what was committed late, behind the walk.
         if done and known and self.scope.mode is not BackfillMode.ALL:
-            await self._walk(self._progress.again, most=max(self.limit, _LARGEST_SLICE))
-            done = not self.is_late()  # cut short, it has not looked again
+            done = await self._look_again()
         self.outcome.complete = done or self.room <= 0
         if done and not self.outcome.rows and not self.dry_run:
             await self.connection.execute(FORGET_PROGRESS, self.scope.key)
         return self.outcome
+
+    async def _look_again(self) -> bool:
+        """Walks what may have come late; gives whether time was enough. If not, the next call goes on from there."""
+        again = self._progress.again or dict(self._progress.final)
+        self._progress.again = {}
+        await self._walk(again)
+        if not self.is_late():
+            return True
+        self._progress.again = again
+        await self._save()
+        return False
 
     @property
     def room(self) -> int:
         """How many rows may still be enqueued."""
         return self.limit - self.outcome.rows
 
-    async def _walk(self, after: dict[str, str], most: int | None = None) -> bool:
-        """Walks all source types on from `after`; gives whether it came to their ends.
-
-        With `most` it looks at about so many sources, and at the end of a table begins anew the next time.
-        """
-        last = None if most is None else self.outcome.looked_at + most
+    async def _walk(self, after: dict[str, str]) -> bool:
+        """Walks all source types on from `after`; gives whether it came to their ends."""
         for projection in self.scope.projections:
             size = max(min(self.room, _LARGEST_SLICE), _SMALLEST_SLICE)
             ended = False
             while not ended:
-                if self.room <= 0 or self.is_late() or (last is not None and self.outcome.looked_at >= last):
+                if self.room <= 0 or self.is_late():
                     return False
                 before = self.outcome.rows
                 ended = await self._one_slice(projection, after, size)
@@ -213,8 +229,8 @@ class Backfill:
             # The last slice is looked at again by the next call: sources may be under way while it is read.
             if len(piece.sources) <= self.room and (every or piece.size == size):
                 after[source_type] = piece.last_key
-            elif len(piece.sources) <= self.room and after is self._progress.again:
-                after.pop(source_type, None)  # the next look again begins anew
+                if piece.is_final and after is self._progress.after:
+                    self._progress.final[source_type] = piece.last_key
             enqueued = await self._enqueue(projection, piece.sources[: self.room])
         self.outcome.looked_at += piece.size
         self.outcome.enqueued[source_type] = self.outcome.enqueued.get(source_type, 0) + enqueued
@@ -226,7 +242,7 @@ class Backfill:
             look_statement(projection), key, scope.org_id, scope.created_from, scope.created_to, scope.mode, size,
             projection.source_type, projection.reason, projection.versioned,
         )  # fmt: skip
-        return _Slice(sources, end["source_id"] or key, int(end["version"]))
+        return _Slice(sources, end["source_id"] or key, int(end["version"]), bool(end["is_final"]))
 
     async def _enqueue(self, projection: Projection, sources: Sequence[asyncpg.Record]) -> int:
         """Enqueues sources, notes how far that came, and gives how many they were."""
@@ -236,11 +252,14 @@ class Backfill:
         if sources:
             columns = [[source[name] for source in sources] for name in ("org_id", "source_id", "version")]
             enqueued = int(await self.connection.fetchval(ENQUEUE, projection.source_type, projection.reason, *columns))
-        await self.connection.execute(SAVE_PROGRESS, self.scope.key, json.dumps(asdict(self._progress)))
+        await self._save()
         if enqueued:
             await self.record(self.connection, self.outcome.rows + enqueued)
             await wake(self.connection)
         return enqueued
+
+    async def _save(self) -> None:
+        await self.connection.execute(SAVE_PROGRESS, self.scope.key, json.dumps(asdict(self._progress)))
 
 
 def look_statement(projection: Projection) -> str:

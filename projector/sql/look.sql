@@ -2,8 +2,10 @@
 -- first. In braces stands where the projection's missing.sql is put in.
 --
 -- Takes  $1 to $6 as missing.sql does; $7 text source type; $8 text reason; $9 boolean: whether sources have versions.
--- Gives  rows (org_id, source_id, version): what to enqueue, with the version that its outbox row has (outbox.md); then
---        the last row of missing.sql.
+-- Gives  rows (org_id, source_id, version, is_final): what to enqueue, with the version that its outbox row has (outbox.md);
+--        then the last row of missing.sql: is_final tells whether the slice's last source is so old that nothing is
+--        committed before it any more: by then transactions have lasted for ten minutes, twice over, as what is younger
+--        may stand before what is older by as much as its own transaction took.
 -- Plan   that of missing.sql, then the outbox's unique index for each source that it gives, by an aggregate that cannot
 --        become a join with the whole outbox.
 --
@@ -12,7 +14,8 @@
 WITH given AS MATERIALIZED (
 {missing}
 )
-SELECT g.org_id, g.source_id, CASE WHEN $9 THEN COALESCE(known.newest, g.version) ELSE g.version END AS version
+SELECT g.org_id, g.source_id, CASE WHEN $9 THEN COALESCE(known.newest, g.version) ELSE g.version END AS version,
+    g.created_at < now() - interval '20 minutes' AS is_final
 FROM given AS g
 CROSS JOIN LATERAL (
     SELECT

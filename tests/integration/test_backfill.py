@@ -160,6 +160,42 @@ async def test_what_comes_to_be_missing_behind_a_backfill_is_found_by_its_last_c
     assert (await run(connection, 11_000, projections=(LEDGER,))).rows == 0
 
 
+async def test_a_source_that_is_committed_late_behind_a_long_walk_is_found_by_the_calls_that_follow(
+    database: str, connection: asyncpg.Connection, rules: BatchRules
+) -> None:
+    await add_postings(connection, 12_000)
+    async with opened(database) as late:
+        transaction = late.transaction()
+        await transaction.start()
+        posting = await add_posting(late)
+        await add_postings(connection, 12_000)
+        while (await run(connection, 9000, projections=(LEDGER,))).rows == 9000:
+            await drain(connection, rules)
+        await drain(connection, rules)
+        await transaction.commit()
+    assert (await run(connection, 9000, projections=(LEDGER,))).rows == 1
+    assert await waiting(connection) == [("usage_ledger", posting)]
+    await drain(connection, rules)
+    assert (await run(connection, 9000, projections=(LEDGER,))).rows == 0
+
+
+async def test_what_is_old_is_not_looked_at_again(connection: asyncpg.Connection, rules: BatchRules) -> None:
+    await add_postings(connection, 5000)
+    await connection.execute(
+        "ALTER TABLE usage_ledger DISABLE TRIGGER ALL;"
+        " UPDATE usage_ledger SET created_at = now() - interval '21 minutes'"
+    )
+    await add_postings(connection, 500)
+    for _ in range(5):
+        assert (await run(connection, 1000, projections=(LEDGER,))).rows == 1000
+        await drain(connection, rules)
+    assert (await run(connection, 1000, projections=(LEDGER,))).rows == 500
+    await drain(connection, rules)
+    last = await run(connection, 1000, projections=(LEDGER,))
+    assert (last.rows, last.complete) == (0, True)
+    assert last.looked_at <= 1500
+
+
 async def test_a_call_whose_time_is_up_says_so_and_the_next_one_goes_on(connection: asyncpg.Connection) -> None:
     await add_postings(connection, 8000)
     await connection.execute(

@@ -34,4 +34,6 @@ WHERE ($2::bigint IS NULL OR s.org_id = $2)
         ELSE false
     END
 UNION ALL
-SELECT NULL, (SELECT last.id::text FROM slice AS last ORDER BY last.id DESC LIMIT 1), NULL, count(*)::text FROM slice
+SELECT NULL, last.id::text, last.created_at, (SELECT count(*)::text FROM slice)
+FROM (SELECT) AS one
+LEFT JOIN (SELECT id, created_at FROM slice ORDER BY id DESC LIMIT 1) AS last ON true

@@ -91,7 +91,6 @@ WHERE ($2::bigint IS NULL OR s.org_id = $2)
         ELSE false
     END
 UNION ALL
-SELECT
-    NULL, (SELECT last.created_at || '|' || last.id FROM slice AS last ORDER BY last.created_at DESC, last.id DESC LIMIT 1),
-    NULL, count(*)::text
-FROM slice
+SELECT NULL, last.created_at || '|' || last.id, last.created_at, (SELECT count(*)::text FROM slice)
+FROM (SELECT) AS one
+LEFT JOIN (SELECT id, created_at FROM slice ORDER BY created_at DESC, id DESC LIMIT 1) AS last ON true

@@ -24,4 +24,6 @@ WHERE ($2::bigint IS NULL OR s.org_id = $2)
     AND ($3::timestamptz IS NULL OR s.created_at >= $3) AND ($4::timestamptz IS NULL OR s.created_at < $4)
     AND ($5::text = 'all' OR fact.org_id IS NULL)
 UNION ALL
-SELECT NULL, (SELECT last.id::text FROM slice AS last ORDER BY last.id DESC LIMIT 1), NULL, count(*)::text FROM slice
+SELECT NULL, last.id::text, last.created_at, (SELECT count(*)::text FROM slice)
+FROM (SELECT) AS one
+LEFT JOIN (SELECT id, created_at FROM slice ORDER BY id DESC LIMIT 1) AS last ON true
