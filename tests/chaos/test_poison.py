@@ -82,7 +82,7 @@ async def _until_settled(connection: asyncpg.Connection) -> None:
 
     async def is_settled() -> bool:
         await connection.execute(_PASS_BACKOFF)
-        return await connection.fetchval(_UNSETTLED) == 0
+        return bool(await connection.fetchval(_UNSETTLED) == 0)
 
     await wait_until(is_settled, 60)
 
