@@ -1,8 +1,10 @@
-"""One row of a hundred is bad: the others hardly wait for it (design: promise 3)."""
+"""One row of a hundred is bad: what that costs the others (design: promise 3)."""
 
 import json
 from pathlib import Path
 from statistics import median
+
+import pytest
 
 from tests.chaos.conftest import Chaos
 from tests.chaos.poison import add_backlog, add_hopeless, refuse
@@ -11,10 +13,9 @@ from tests.obstacles import opened
 from tests.processes import projector
 
 _EVERY = 100
-# The target is half. Isolating is a matter of round trips, so where others use the machine bad rows cost more than good
-# ones do: at such times the same program has been measured at less than on an idle machine.
-_TARGET = 0.5
-_SLACK = 0.3
+# The target is half. Finding a bad row takes some nine attempts of two round trips each, a good row a share of one: where
+# others use the machine, and each round trip waits for them, 0.27 was measured. Below this something has become worse.
+_LEAST = 0.2
 
 _AS_NEW = """
     TRUNCATE fact_tool_call, fact_turn, fact_session, fact_llm_generation, fact_budget_posting, fact_capability_usage;
@@ -22,10 +23,11 @@ _AS_NEW = """
 """
 
 
-async def test_good_rows_keep_half_of_their_throughput_beside_one_bad_row_of_a_hundred(
+@pytest.mark.full_only
+async def test_good_rows_keep_a_share_of_their_throughput_beside_one_bad_row_of_a_hundred(
     chaos: Chaos, database: str, tmp_path: Path
 ) -> None:
-    rows = chaos.times(10_000, 2_000)
+    rows = chaos.times(5_000, 1_000)
     clean, poisoned = database, f"{database}_poisoned"
     await run_on(database, f'CREATE DATABASE "{poisoned.rpartition("/")[2]}" TEMPLATE {TEMPLATE} STRATEGY file_copy')
     try:
@@ -36,12 +38,12 @@ async def test_good_rows_keep_half_of_their_throughput_beside_one_bad_row_of_a_h
             await add_hopeless(connection, 4 * rows // _EVERY // 4)
             await refuse(connection)
         rates: dict[str, list[float]] = {clean: [], poisoned: []}
-        for _ in range(chaos.times(7, 3)):
+        for _ in range(chaos.times(5, 3)):
             for dsn, found in rates.items():
                 found.append(await _drained(dsn, tmp_path))
         ratio = median(rates[poisoned]) / median(rates[clean])
         print(f"good rows a second: clean {rates[clean]}, poisoned {rates[poisoned]}, ratio {ratio:.2f}")  # noqa: T201
-        assert ratio >= _TARGET - _SLACK, rates
+        assert ratio >= _LEAST, rates
     finally:
         await run_on(database, f'DROP DATABASE "{poisoned.rpartition("/")[2]}" WITH (FORCE)')
 
