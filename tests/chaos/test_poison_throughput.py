@@ -13,8 +13,8 @@ from tests.obstacles import opened
 from tests.processes import projector
 
 _EVERY = 100
-# The target is half. Finding a bad row takes some nine attempts of two round trips each, a good row a share of one: where
-# others use the machine, and each round trip waits for them, 0.27 was measured. Below this something has become worse.
+# The target is half. Finding a bad row takes some nine attempts of two round trips each, a good row a share of one:
+# where others use the machine, and each round trip waits for them, 0.27 was measured. Below this something is worse.
 _LEAST = 0.2
 
 _AS_NEW = """
