@@ -100,6 +100,7 @@ async def test_backfills_reach_sources_that_are_committed_late(chaos: Chaos, dat
             assert await asking > 0
         await _backfill_until_done(service)
         await settled(dsn)
+        assert await fleet.stop_all() == [0]
         assert sum(writer.result() for writer in writers) > len(writers) // 2
         assert await verify(dsn) > 0
         assert await _backfill(service) == 0
