@@ -18,7 +18,7 @@ from rich.console import Console
 
 from projector import backfill_command, outbox
 from projector.batch import BatchResult
-from projector.daemon import Daemon, batch_size, report_batch, run_until_signal, worker_rules
+from projector.daemon import Daemon, batch_size, report_batch, worker_rules
 from projector.database import Timeouts, acquire, connect, open_pool, operator_transaction
 from projector.drain import DrainResult, drain
 from projector.errors import PoolerError, describe, is_database_fault
@@ -31,6 +31,7 @@ from projector.progress import RowsProgress
 from projector.projections import load_registry
 from projector.registry import RegistryError
 from projector.settings import Settings, SettingsError, load_settings
+from projector.signals import run_until_signal
 from projector.status import as_json, read_status, show
 
 Log = structlog.stdlib.BoundLogger

@@ -12,6 +12,8 @@ _SHIFT = """
         AS 'SELECT pg_catalog.now() + (SELECT off_by FROM clock.off_by)';
     CREATE FUNCTION clock.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
         AS 'SELECT pg_catalog.clock_timestamp() + (SELECT off_by FROM clock.off_by)';
+    GRANT USAGE ON SCHEMA clock TO PUBLIC;
+    GRANT SELECT ON clock.off_by TO PUBLIC;
     ALTER TABLE reporting_outbox
         ALTER COLUMN next_attempt_at SET DEFAULT clock.now(),
         ALTER COLUMN created_at SET DEFAULT clock.now(),

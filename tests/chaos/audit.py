@@ -16,7 +16,7 @@ _INSTALL = """
         program text NOT NULL DEFAULT current_setting('application_name'), status_before text
     );
 
-    CREATE FUNCTION note_projected() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE FUNCTION note_projected() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
     BEGIN
         INSERT INTO chaos_audit (what, source) VALUES ('projected', NEW.source_key);
         RETURN NEW;
@@ -26,7 +26,7 @@ _INSTALL = """
     CREATE TRIGGER note_projected BEFORE INSERT ON fact_llm_generation FOR EACH ROW EXECUTE FUNCTION note_projected();
     CREATE TRIGGER note_projected BEFORE INSERT ON fact_budget_posting FOR EACH ROW EXECUTE FUNCTION note_projected();
 
-    CREATE FUNCTION note_settled() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE FUNCTION note_settled() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
     BEGIN
         INSERT INTO chaos_audit (what, source, status_before)
         VALUES ('settled', NEW.source_type || ':' || NEW.source_id, OLD.status);

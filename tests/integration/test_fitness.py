@@ -8,7 +8,7 @@ import pytest
 
 from projector import fitness
 from projector.batch import BatchRules, run_batch
-from projector.database import Timeouts, transaction
+from projector.database import Savepoint, Timeouts, transaction
 from projector.misfit import find_misfit
 from projector.registry import Registry
 from projector.settings import OnSourceGone
@@ -182,7 +182,8 @@ async def misfits(
 ) -> dict[str, str]:
     """What is wrong with the projections that do not fit, by name."""
     async with transaction(connection, Timeouts(10)):
-        found = {item.name: await find_misfit(connection, item, on_source_gone) for item in rules.registry}
+        savepoint = Savepoint(connection)
+        found = {item.name: await find_misfit(savepoint, item, on_source_gone) for item in rules.registry}
     return {name: words for name, words in found.items() if words}
 
 
