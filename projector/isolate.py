@@ -21,8 +21,8 @@ async def isolate(
     It walks the rows. Of a stretch that is known to fail the first bad row is found by halving: where the first half
     stands, the bad row is in the second, which need not be tried. What is behind it is tried as a stretch that is as
     long as the way was from one bad row to the next, and twice as long after each that stands. So the others are
-    projected once, a bad row among a hundred costs some nine attempts, and rows that are all bad one each. Where an error
-    quotes the fact that it refused, as those of constraints do, that row is tried first: about three attempts each.
+    projected once, a bad row among a hundred costs some nine attempts, and rows that are all bad one each. Where an
+    error quotes the fact that it refused, as those of constraints do, that row is tried first: about three attempts.
 
     Args:
         rows: of one projection, which failed as a set.
