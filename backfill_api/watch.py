@@ -54,7 +54,7 @@ class Watch:
         except Exception as error:
             if not is_database_fault(error):
                 raise
-            return {"database": f"cannot be reached: {describe(error)}"}
+            return {"database": f"cannot be used: {describe(error)}"}
         if current < needed:
             words = f"is at version {current}, this program needs {needed}: run `projector migrate`"
             return {"schema": words}

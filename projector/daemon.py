@@ -96,7 +96,7 @@ class Daemon:
                 if not is_database_fault(error):
                     raise
                 pause = backoff.next()
-                self.health.not_ready("database", f"cannot be reached: {describe(error)}")
+                self.health.not_ready("database", f"cannot be used: {describe(error)}")
                 self.log.warning(
                     "database not reached, trying again", error=describe(error), pause_seconds=round(pause, 3)
                 )
@@ -121,7 +121,7 @@ class Daemon:
             except Exception as error:
                 if not is_database_fault(error):
                     raise
-                self.health.not_ready("database", f"cannot be reached: {describe(error)}")
+                self.health.not_ready("database", f"cannot be used: {describe(error)}")
                 self.log.warning("database not reached, trying again", error=describe(error))
             await wait_for(self.stop.wait(), _SCHEMA_POLL_SECONDS)
 

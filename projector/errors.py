@@ -57,6 +57,7 @@ _OUR_WORDS = {
     "25006": "the server is read-only, as a standby is",
     "27": "a trigger changed the same row",
     "42": "the database's schema does not fit the projection",
+    "42501": "a grant is missing: run deploy/sql/roles.sql again after `projector migrate`",
     "44": "a view's check refused the fact",
     "54": "a value is larger than the database can store",
     "P0": "a trigger or function raised an exception",

@@ -316,6 +316,6 @@ async def test_the_process_says_what_it_waits_for(tmp_path: Path) -> None:
     async with serving(tmp_path, NOWHERE) as (_, address):
 
         async def told() -> bool:
-            return (await unready(address)).startswith("database: cannot be reached: ConnectionRefusedError")
+            return (await unready(address)).startswith("database: cannot be used: ConnectionRefusedError")
 
         await wait_until(told)

@@ -65,11 +65,11 @@ async def test_a_row_of_a_transaction_that_commits_late_is_fresh_all_the_same(
     claimer = await warmed(connection, clock)
     backlog = claimer._backlog  # noqa: SLF001 - what time the server had at the last look
     await add_rows(connection, 1, 1)
-    await connection.execute(
-        "UPDATE reporting_outbox SET next_attempt_at = $1",
-        backlog._looked_at - timedelta(milliseconds=milliseconds),  # type: ignore[operator]  # noqa: SLF001
-    )
     for look in range(1, looks + 1):
+        await connection.execute(
+            "UPDATE reporting_outbox SET next_attempt_at = $1",
+            backlog._looked_at - timedelta(milliseconds=milliseconds),  # type: ignore[operator]  # noqa: SLF001
+        )
         # Every look reaches back a little, and one each twentieth of a second further.
         clock.now += 0.03
         assert await settle(connection, claimer, 100) == ({1: 1} if look == looks else {})

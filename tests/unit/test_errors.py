@@ -164,3 +164,7 @@ def test_a_constraints_name_is_not_told_for_a_trigger_can_make_it_up(name: str) 
 def test_an_unknown_state_is_told_though_its_words_are_not() -> None:
     assert describe(state("ZZ001")).startswith("ZZ001 ")
     assert CANARY not in describe(state("ZZ001"))
+
+
+def test_a_missing_grant_says_what_to_run() -> None:
+    assert "deploy/sql/roles.sql" in describe(asyncpg.InsufficientPrivilegeError("permission denied for table canary"))
