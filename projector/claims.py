@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from math import ceil
 from uuid import UUID
 
 import asyncpg
@@ -166,7 +165,8 @@ class Backlog:
         """Whose turn it is in a claim of so many rows: orgs that no other worker is at, if there are any."""
         free = [place for place in self._places.values() if not self._holders[place.org_id]]
         places = sorted(free or self._places.values(), key=lambda place: place.turn)
-        share = ceil(len(self._places) / max(self.workers, 1))
+        # Rounded down: the last of many workers finds an org that no other is at.
+        share = max(len(self._places) // max(self.workers, 1), 1)
         taken = places[: min(share, max(limit // _ROWS_FOR_EACH_ORG, 1))]
         self._turn += 1
         for place in taken:

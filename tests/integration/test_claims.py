@@ -1,6 +1,7 @@
 """Claims of backlogs are fair and flat: org by org, nothing walked twice (design: promise 8)."""
 
 from collections import Counter
+from contextlib import AsyncExitStack
 
 import asyncpg
 import pytest
@@ -72,6 +73,22 @@ async def test_two_workers_of_a_process_serve_different_orgs(
         assert not set(mine) & set(theirs)
     first.settled()
     second.settled()
+
+
+async def test_no_two_of_many_workers_serve_the_same_org_where_there_are_enough(
+    database: str, connection: asyncpg.Connection, clock: Clock
+) -> None:
+    for org_id in range(1, 6):
+        await add_rows(connection, org_id, 100)
+    backlog = Backlog(clock)
+    claimers = [Claimer(backlog) for _ in range(4)]
+    served: list[int] = []
+    async with AsyncExitStack() as stack:
+        for claimer in claimers:
+            other = await stack.enter_async_context(opened(database))
+            await stack.enter_async_context(other.transaction())
+            served += orgs(await claimer.claim(other, 40))
+    assert len(served) == len(set(served)) >= 4
 
 
 async def test_an_org_that_a_worker_is_still_at_is_left_to_it(
