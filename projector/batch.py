@@ -107,16 +107,12 @@ class BatchResult:
 
 @dataclass(slots=True)
 class _Verdicts:
-    """What is to be settled, collected while the groups are projected.
-
-    `waits` tells how often something was in the way, `in_the_way` with which error it was the last time.
-    """
+    """What is to be settled, collected while the groups are projected; `waits`: how often something was in the way."""
 
     completed: list[Tid] = field(default_factory=list)
     errors: list[tuple[Tid, str]] = field(default_factory=list)
     postponed: dict[str, list[Tid]] = field(default_factory=dict)
     waits: int = 0
-    in_the_way: asyncpg.PostgresError | None = None
 
 
 async def run_batch(
@@ -181,12 +177,19 @@ async def _project_group(
         _put_off(projection, rows, known, verdicts, result)
         return
 
-    async def attempt(some: ClaimedRows) -> asyncpg.PostgresError | None:
-        if verdicts.in_the_way is not None and verdicts.waits >= _MOST_WAITS:
-            return verdicts.in_the_way
-        return await _attempt(savepoint, rules, projection, some, verdicts, result)
+    in_the_way: asyncpg.PostgresError | None = None
 
-    error = await _attempt(savepoint, rules, projection, rows, verdicts, result)
+    async def attempt(some: ClaimedRows) -> asyncpg.PostgresError | None:
+        nonlocal in_the_way
+        if in_the_way is not None and verdicts.waits >= _MOST_WAITS:
+            return in_the_way
+        error = await _attempt(savepoint, rules, projection, some, verdicts, result)
+        if error is not None and classify(error) is ErrorKind.CONTENDED:
+            verdicts.waits += 1
+            in_the_way = error
+        return error
+
+    error = await attempt(rows)
     if error is None or await _put_off_misfit(savepoint, rules, projection, rows, error, verdicts, result):
         return
     async for row, its_error in isolate(rows, error, attempt):
@@ -223,9 +226,6 @@ async def _attempt(
         kind = classify(error)
         if kind is ErrorKind.TRANSIENT or (kind is ErrorKind.CONTENDED and not rules.isolate_contended):
             raise
-        if kind is ErrorKind.CONTENDED:
-            verdicts.waits += 1
-            verdicts.in_the_way = error
         return error
     verdicts.completed.extend(rows.tids)
     add(result.completed, {projection.source_type: len(rows)})

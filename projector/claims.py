@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from math import inf
 from uuid import UUID
 
 import asyncpg
@@ -32,7 +33,7 @@ _FURTHER = (
     (timedelta(seconds=2), 1.0),
     (timedelta(seconds=20), 10.0),
 )
-# Looks of several workers may end out of order, but not by so much.
+# Looks of several workers may end out of order, but not by so much: then the server's clock was set.
 _CLOCK_WENT_BACK = timedelta(seconds=1)
 _BEFORE_ALL_ORGS = -(2**63)
 _BEFORE_ALL_IDS = UUID(int=0)
@@ -71,6 +72,8 @@ class Backlog:
         self._clock = clock
         # The last look at fresh rows, by the server's clock; None where the next one is for all of the last minute.
         self._looked_at: datetime | None = None
+        # What time the server told last: a transaction's own, which looks go by, stands still while it sweeps.
+        self._told_at: datetime | None = None
         self._left: _Left | None = None
         self._places: dict[int, Place] = {}
         self._holders: Counter[int] = Counter()
@@ -106,6 +109,8 @@ class Backlog:
     async def sweep(self, connection: asyncpg.Connection) -> None:
         """Looks at the next so many orgs that have rows, in the order of their ids, which of them have due ones."""
         began, left = self._clock(), self._left
+        # Until this one ends nobody else begins one; where it fails, the batch is given up, and another comes at once.
+        self._sweep_at = inf
         after = _BEFORE_ALL_ORGS if self._ring_at is None else self._ring_at
         found = await connection.fetch(FIND_BACKLOG, after, _ORGS_OF_A_SWEEP)
         self._places = {
@@ -127,14 +132,15 @@ class Backlog:
         """Claims rows that became due since the last look."""
         began, last = self._clock(), self._looked_at
         since = last and last - self._reach(began)
-        groups, looked_at, left = await _look(connection, limit, since, _BEFORE_ALL_IDS)
+        groups, look, left = await _look(connection, limit, since, _BEFORE_ALL_IDS)
         if last is None:
             self._sweep_at += (self._clock() - began) / _SWEEP_SHARE
-        if last is not None and looked_at < last - _CLOCK_WENT_BACK:
+        told_before, self._told_at = self._told_at, look["told_at"]
+        if last is not None and told_before is not None and look["told_at"] < told_before - _CLOCK_WENT_BACK:
             # The server's clock was set, or this is another server: looks from the old place on would find nothing.
             self.forget()
         else:
-            self._looked_at = max(looked_at, last or looked_at)
+            self._looked_at = max(look["looked_at"], last or look["looked_at"])
         if left is not None:
             # What is left belongs to the backlog, where orgs take turns, if a sweep is cheap enough to find them now.
             if not self._places and not self._sweep_is_dear:
@@ -198,13 +204,13 @@ class Backlog:
 
 async def _look(
     connection: asyncpg.Connection, limit: int, at: datetime | None, after: UUID
-) -> tuple[list[ClaimedRows], datetime, _Left | None]:
-    """Claims rows behind a place; gives also the server's time, and what was left if the limit ended it."""
+) -> tuple[list[ClaimedRows], asyncpg.Record, _Left | None]:
+    """Claims rows behind a place; gives also the record of the look, and what was left if the limit ended it."""
     records = await connection.fetch(CLAIM_FRESH, limit, at, after)
     groups = claimed_rows(records)
     look = next(record for record in records if record["source_type"] is None)
     is_full = sum(map(len, groups)) == limit
-    return groups, look["looked_at"], _Left(look["at"], look["last_id"]) if is_full else None
+    return groups, look, _Left(look["at"], look["last_id"]) if is_full else None
 
 
 class Claimer:

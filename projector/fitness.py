@@ -9,7 +9,7 @@ import structlog
 
 from projector.batch import BatchRules
 from projector.database import Savepoint, acquire, transaction
-from projector.errors import describe, is_database_fault
+from projector.errors import ErrorKind, classify, describe, is_database_fault
 from projector.health import Health
 from projector.misfit import find_misfit
 from projector.registry import Projection
@@ -61,11 +61,20 @@ class Fitness:
             async with acquire(self.pool) as connection, transaction(connection, timeouts):
                 savepoint = Savepoint(connection)
                 for projection in self.rules.registry:
-                    self._tell(projection, await find_misfit(savepoint, projection, self.rules.on_source_gone))
+                    await self._try(savepoint, projection)
         except Exception as error:
             if not is_database_fault(error):
                 raise
             self.log.warning("projections not tried, what is known of them stands", error=describe(error))
+
+    async def _try(self, savepoint: Savepoint, projection: Projection) -> None:
+        try:
+            self._tell(projection, await find_misfit(savepoint, projection, self.rules.on_source_gone))
+        except asyncpg.PostgresError as error:
+            if classify(error) is ErrorKind.TRANSIENT:
+                raise
+            # A lock, say: what is known of this one stands, the others are tried all the same.
+            self.log.info("projection not tried", projection=projection.name, error=describe(error))
 
     def _tell(self, projection: Projection, words: str) -> None:
         self.show(projection.name, not words)

@@ -5,7 +5,9 @@ the work. With transaction pooling, each transaction gets any server session: pr
 LISTEN and SET are then left behind in a session of somebody else.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import asyncpg
@@ -23,8 +25,9 @@ _Kind = TypeVar("_Kind", bound=SharedSettings)
 
 async def is_pooled(connection: asyncpg.Connection) -> bool:
     """Whether somebody stands between us and the server."""
-    async with connection.transaction():
-        return await _server_process(connection) != connection.get_server_pid()
+    with _given_up_in_time(connection):
+        async with connection.transaction():
+            return await _server_process(connection) != connection.get_server_pid()
 
 
 async def shares_sessions(
@@ -45,18 +48,39 @@ async def shares_sessions(
         return False
     other = await connect_again()
     try:
-        for _ in range(_ROUNDS):
-            async with connection.transaction():
-                ours = await _server_process(connection)
-            async with other.transaction():
-                if await _server_process(other) == ours:
-                    return True
-                async with connection.transaction():
-                    if await _server_process(connection) != ours:
-                        return True
-        return False
+        with _given_up_in_time(connection, other):
+            return await _meet(connection, other)
     finally:
         other.terminate()
+
+
+@contextmanager
+def _given_up_in_time(*connections: asyncpg.Connection) -> Iterator[None]:
+    """Ends connections whose answers do not come: what waits for one, a ROLLBACK too, then fails as on a lost one."""
+
+    def give_up() -> None:
+        for connection in connections:
+            connection.terminate()
+
+    timer = asyncio.get_running_loop().call_later(_WAIT_SECONDS, give_up)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+async def _meet(connection: asyncpg.Connection, other: asyncpg.Connection) -> bool:
+    """Whether one of two connections gets the other's server session, or another than it had."""
+    for _ in range(_ROUNDS):
+        async with connection.transaction():
+            ours = await _server_process(connection)
+        async with other.transaction():
+            if await _server_process(other) == ours:
+                return True
+            async with connection.transaction():
+                if await _server_process(connection) != ours:
+                    return True
+    return False
 
 
 async def refuse_shared_sessions(connection: asyncpg.Connection, settings: SharedSettings) -> None:

@@ -23,6 +23,7 @@ _PLAN_ROWS = 200
 _PLAN_GROWTH = 4
 _PLAN_SECONDS = 5.0
 _ISOLATING_LOCK_SECONDS = 1.0
+_ISOLATING_STATEMENT_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -184,7 +185,8 @@ class Worker:
 
 def isolating(rules: BatchRules) -> BatchRules:
     """Rules for when batches keep being given up: what is in some rows' way is found soon, and these are put off."""
-    timeouts = replace(rules.timeouts, lock=_ISOLATING_LOCK_SECONDS)
+    statement = min(rules.timeouts.statement, _ISOLATING_STATEMENT_SECONDS)
+    timeouts = replace(rules.timeouts, lock=_ISOLATING_LOCK_SECONDS, statement=statement)
     return replace(rules, isolate_contended=True, timeouts=timeouts)
 
 

@@ -3,7 +3,7 @@
 -- Takes  $1 integer: how many at the most; $2 timestamptz, null for a minute ago, and $3 uuid: rows behind this
 --        next_attempt_at and id.
 -- Gives  the rows as arrays, a row for each source type, whether they have failed before, and whether their source ids are
---        UUIDs; then a row without a source type that holds the time of this look, and the place of the last row.
+--        UUIDs; then a row without a source type: the time of this look, and by the clock; the place of the last row.
 -- Locks  the rows it gives, until the transaction ends: the lock is the lease. Rows that others hold are passed over.
 -- Plan   a range of reporting_outbox_due that ends with the limit; the conditions are literals to match that index. It
 --        begins where the last look ended, so dead entries below, which a long transaction elsewhere keeps from vacuum, are
@@ -21,10 +21,10 @@ WITH picked AS MATERIALIZED (
 SELECT
     source_type, attempts > 0 AS retried, reporting_is_uuid(source_id) AS well_formed, array_agg(tid) AS tids,
     array_agg(org_id) AS org_ids, array_agg(source_id) AS source_ids,
-    NULL::timestamptz AS looked_at, NULL::timestamptz AS at, NULL::uuid AS last_id
+    NULL::timestamptz AS looked_at, NULL::timestamptz AS told_at, NULL::timestamptz AS at, NULL::uuid AS last_id
 FROM picked
 GROUP BY 1, 2, 3
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, now(), last.next_attempt_at, last.id
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, now(), clock_timestamp(), last.next_attempt_at, last.id
 FROM (SELECT) AS look
 LEFT JOIN (SELECT next_attempt_at, id FROM picked ORDER BY next_attempt_at DESC, id DESC LIMIT 1) AS last ON true

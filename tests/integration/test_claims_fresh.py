@@ -7,10 +7,10 @@ import asyncpg
 import pytest
 
 from projector import outbox
-from projector.claims import Backlog, Claimer
+from projector.claims import CLAIM_FRESH, Backlog, Claimer
 from tests.claimed import Clock, add_rows, claim_ids, complete_ids, ids_of, orgs, settle, warmed
 from tests.clocks import set_clock, shift_clock
-from tests.obstacles import enqueue_tools, opened
+from tests.obstacles import heard, opened, recorded
 
 
 @pytest.fixture
@@ -271,3 +271,34 @@ async def test_rows_are_found_at_once_when_the_server_s_clock_has_gone_back(
             assert await ids_of(connection, await claimer.claim(connection, 100)) == rows
             await complete_ids(connection, rows, [1.0])
         claimer.settled()
+
+
+async def test_while_one_worker_sweeps_no_other_begins_to(
+    database: str, connection: asyncpg.Connection, clock: Clock
+) -> None:
+    claimer = await warmed(connection, clock)
+    backlog = claimer._backlog  # noqa: SLF001 - what two workers share
+    clock.now += 2
+    async with opened(database) as other, other.transaction():
+        slow = Slow(other)
+        sweep = asyncio.create_task(backlog.sweep(slow))  # type: ignore[arg-type]
+        await slow.asked.wait()
+        assert not backlog.sweep_is_due
+        slow.answers.set()
+        await sweep
+    clock.now += 2
+    assert backlog.sweep_is_due
+
+
+async def test_a_look_in_a_transaction_that_began_long_ago_is_no_clock_that_went_back(
+    database: str, connection: asyncpg.Connection, clock: Clock
+) -> None:
+    claimer = await warmed(connection, clock)
+    async with opened(database) as other, other.transaction():
+        await other.execute("SELECT pg_sleep(1.1)")
+        await settle(connection, claimer, 100)
+        with recorded(other) as statements:
+            await claimer.claim(other, 100)
+            await heard()
+    # A clock that went back would make it sweep.
+    assert statements == [CLAIM_FRESH]

@@ -13,7 +13,7 @@ from projector.misfit import find_misfit
 from projector.registry import Registry
 from projector.settings import OnSourceGone
 from tests.daemons import RunningDaemon, running, settings_for
-from tests.obstacles import enqueue_tools, heard, recorded, set_columns, statuses, wait_until
+from tests.obstacles import enqueue_tools, heard, opened, recorded, set_columns, statuses, wait_until
 from tests.platform_rows import enqueue_generations, outbox_row
 
 _AWAY = "ALTER TABLE llm_generations RENAME COLUMN finish_reason TO ending"
@@ -203,3 +203,22 @@ async def test_a_missing_grant_is_told_that_of_removing_only_where_facts_are_rem
     finally:
         await connection.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
     assert found["llm_generation"].startswith("42501 InsufficientPrivilegeError: a grant is missing")
+
+
+async def test_a_lock_in_the_way_of_one_projection_leaves_the_others_to_be_tried(
+    database: str, connection: asyncpg.Connection, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitness, "_LOCK_SECONDS", 0.05)
+    await connection.execute(_AWAY)
+    first = next(iter(registry))
+    assert first.source_type == "event"
+    async with running(settings_for(database), registry) as projector:
+        await is_said(projector)
+        async with opened(database) as holder, holder.transaction():
+            await holder.execute("LOCK TABLE fact_tool_call IN ACCESS EXCLUSIVE MODE")
+            await connection.execute(_BACK)
+
+            async def mended() -> bool:
+                return _TOPIC not in await obstacles(projector)
+
+            await wait_until(mended)
