@@ -18,7 +18,8 @@ class ErrorKind(StrEnum):
     """Whose fault an error is.
 
     ROW: a row's own; it uses up one of the row's attempts.
-    BROKEN: the projection's or the schema's; its rows are put off and lose no attempt.
+    BROKEN: the projection's or the schema's: where it fails for any row, its rows are put off and lose no attempt; else
+        it is a row's own, as of a trigger that refuses it.
     CONTENDED: something is in some row's way, such as a lock. The batch is tried again; if that does not help, the rows
         concerned are put off and lose no attempt.
     TRANSIENT: the moment's; the batch is tried again as a whole and no row loses an attempt.
