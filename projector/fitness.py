@@ -15,7 +15,7 @@ from projector.misfit import find_misfit
 from projector.registry import Projection
 from projector.worker import wait_for
 
-_SECONDS = 30.0
+_SECONDS = 120.0
 _SECONDS_WHILE_UNFIT = 5.0
 _LOCK_SECONDS = 1.0
 
