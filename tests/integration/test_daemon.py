@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from projector import daemon as daemon_module
+from projector import process as process_module
 from projector.batch import BatchResult
 from projector.registry import Registry
 from tests.conftest import SOURCES_SQL, run_on
@@ -108,7 +108,7 @@ async def test_is_alive_and_ready_when_it_projects(database: str, registry: Regi
 async def test_waits_for_the_schema_and_begins_without_a_restart(
     empty_database: str, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon_module, "_SCHEMA_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(process_module, "_SCHEMA_POLL_SECONDS", 0.05)
     await run_on(empty_database, SOURCES_SQL.read_text(encoding="utf-8"))
     async with running(settings_for(empty_database), registry) as projector, opened(empty_database) as connection:
         await projector.has_logged("waiting for the schema")
