@@ -228,6 +228,11 @@ class Claimer:
         """Whether a backlog is known: there is more to claim."""
         return self._backlog.is_known
 
+    @property
+    def exhausted(self) -> bool:
+        """Never: only a look tells whether more has become due."""
+        return False
+
     async def claim(self, connection: asyncpg.Connection, limit: int) -> list[ClaimedRows]:
         """Claims up to `limit` due rows inside a transaction. The locks are the lease.
 

@@ -10,6 +10,7 @@ from projector.sqlfile import load_sql
 from schemas.outbox import NOTIFY_CHANNEL
 
 CLAIM_ORG = load_sql(__file__, "sql/claim_org.sql")
+CLAIM_IDS = load_sql(__file__, "sql/claim_ids.sql")
 COMPLETE = load_sql(__file__, "sql/complete.sql")
 COMPLETE_AND_DELETE = load_sql(__file__, "sql/complete_and_delete.sql")
 FAIL = load_sql(__file__, "sql/fail.sql")
@@ -89,6 +90,11 @@ def claimed_rows(records: Iterable[asyncpg.Record]) -> list[ClaimedRows]:
 async def claim_org(connection: asyncpg.Connection, limit: int, org_id: int) -> list[ClaimedRows]:
     """Claims up to `limit` due rows of one org, oldest first, inside a transaction: the locks are the lease."""
     return claimed_rows(await connection.fetch(CLAIM_ORG, limit, org_id))
+
+
+async def claim_ids(connection: asyncpg.Connection, ids: Sequence[UUID]) -> list[ClaimedRows]:
+    """Claims those of some rows that are due or leased, inside a transaction: the locks are the lease."""
+    return claimed_rows(await connection.fetch(CLAIM_IDS, ids))
 
 
 async def complete(

@@ -5,14 +5,15 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import asyncpg
 import structlog
 
-from projector.batch import BatchResult, BatchRules, run_batch
-from projector.claims import Claimer
+from projector.batch import BatchResult, BatchRules, Claim, run_batch
 from projector.database import acquire
 from projector.errors import describe, is_database_fault
+from projector.outbox import ClaimedRows
 
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
@@ -98,6 +99,27 @@ class PlanAge:
         return True
 
 
+class Claims(Protocol):
+    """Which rows a worker claims next."""
+
+    @property
+    def more(self) -> bool:
+        """Whether there is more to claim than the last batch took."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there is nothing to claim before the worker has rested: it need not look."""
+
+    async def claim(self, connection: asyncpg.Connection, limit: int) -> list[ClaimedRows]:
+        """Claims up to `limit` rows inside a transaction. The locks are the lease."""
+
+    def settled(self) -> None:
+        """Tells that the batch was committed."""
+
+    def given_up(self) -> None:
+        """Tells that the batch was rolled back: its rows are to be claimed again."""
+
+
 @dataclass(slots=True)
 class Worker:
     """Runs batches, one after another.
@@ -107,11 +129,14 @@ class Worker:
         rules: how batches are run.
         size: how many rows to claim.
         stop: set when no new batch may begin.
-        rest: called when nothing is due; gives whether to look again.
+        rest: called when there is nothing to claim; gives whether to look again.
         on_batch: told of each batch that was committed with rows, and its seconds.
-        on_fault: told of each fault of the database and how many there were in a row; what it raises ends the worker.
+        on_fault: told of each fault and how many there were in a row; what it raises ends the worker.
         log: bound to the worker's number.
         claimer: which rows come next.
+        batch: what is done with them.
+        is_fault: whether an error is to be waited out, rather than a mistake in this program.
+        describe: such an error in our own words.
     """
 
     pool: asyncpg.Pool
@@ -122,11 +147,14 @@ class Worker:
     on_batch: Callable[[BatchResult, float], None]
     on_fault: Callable[[Exception, int], None]
     log: structlog.stdlib.BoundLogger
-    claimer: Claimer
+    claimer: Claims
+    batch: Callable[[asyncpg.Connection, BatchRules, int, Claim], Awaitable[BatchResult]] = run_batch
+    is_fault: Callable[[BaseException], bool] = is_database_fault
+    describe: Callable[[BaseException], str] = describe
     _isolates: bool = False
 
     async def run(self) -> None:
-        """Works until `stop` is set, or `rest` says so. Faults of the database pause it, other errors are raised."""
+        """Works until `stop` is set, or `rest` says so. Faults pause it, other errors are raised."""
         backoff = Backoff()
         done = False
         while not done and not self.stop.is_set():
@@ -134,7 +162,7 @@ class Worker:
                 async with acquire(self.pool) as connection:
                     done = await self._work_on(connection, backoff)
             except Exception as error:
-                if not is_database_fault(error):
+                if not self.is_fault(error):
                     raise
                 await self._pause_after(error, backoff)
 
@@ -147,7 +175,7 @@ class Worker:
             result = await self._one_batch(connection)
             backoff.reset()
             plans.used(result.claimed)
-            if result.claimed == 0 and not await self.rest():
+            if (result.claimed == 0 or self.claimer.exhausted) and not await self.rest():
                 return True
         return False
 
@@ -155,7 +183,7 @@ class Worker:
         rules = isolating(self.rules) if self._isolates else self.rules
         started = time.monotonic()
         try:
-            result = await run_batch(connection, rules, self.size.rows, self.claimer.claim)
+            result = await self.batch(connection, rules, self.size.rows, self.claimer.claim)
         except BaseException:
             self.claimer.given_up()
             raise
@@ -176,7 +204,7 @@ class Worker:
         self.on_fault(error, backoff.faults)
         self.log.warning(
             "batch given up, nothing was changed; trying again",
-            error=describe(error),
+            error=self.describe(error),
             pause_seconds=round(seconds, 3),
             faults=backoff.faults,
         )

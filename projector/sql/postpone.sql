@@ -4,6 +4,8 @@
 -- Plan   a TID scan.
 UPDATE reporting_outbox
 SET
+    status = CASE status WHEN 'processing' THEN 'pending' ELSE status END,
+    claimed_at = NULL,
     next_attempt_at = now() + interval '1 second' * $3::float8 * (0.5 + random() / 2),
     last_error = left($2::text, 2000),
     updated_at = now()
