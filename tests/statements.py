@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from projector import claims, diagnostics, failed, outbox, pruner
+from projector import claims, diagnostics, failed, leases, outbox, overdue, pruner
 from projector.backfill import look_statement
 from projector.batch import DELAY_BOUNDS
 from projector.projections import BUILT_IN
@@ -86,6 +86,14 @@ STATEMENTS: dict[str, Statement] = {
     "complete_and_delete": Statement(outbox.COMPLETE_AND_DELETE, (list(DELAY_BOUNDS),), ROWS, rows=True),
     "fail": Statement(outbox.FAIL, (["22003"] * ROWS, 10), ROWS, rows=True),
     "postpone": Statement(outbox.POSTPONE, ("42703", 30.0), ROWS, rows=True),
+    # Kafka: consumers, their sweep, and the relay.
+    "claim_ids": Statement(outbox.CLAIM_IDS, most_rows=ROWS, ids=True, indexes=_KEY),
+    "claim_overdue": Statement(overdue.CLAIM_OVERDUE, (ROWS, 0.0, "-infinity", _BOTTOM), ROWS, indexes=_FRESH),
+    "lease": Statement(leases.LEASE, most_rows=ROWS, rows=True),
+    "release_ids": Statement(leases.RELEASE_IDS, most_rows=ROWS, ids=True, indexes=_KEY),
+    "count_leased": Statement(
+        leases.COUNT_LEASED, (ROWS,), OUTBOX_ROWS["leased"], indexes=_LEASED, whole=_OUTBOX
+    ),
     # The sampler.
     "release": Statement(outbox.RELEASE, (ROWS,), OUTBOX_ROWS["leased"] + ROWS, indexes=_LEASED | _KEY, whole=_OUTBOX),
     "backlog": Statement(
