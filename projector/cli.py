@@ -1,4 +1,4 @@
-"""The command line: `projector migrate | run | drain | status | requeue | backfill | demo`.
+"""The command line: `projector migrate | run | relay | drain | status | requeue | backfill | demo`.
 
 Exit status: 0 done, 1 done but something needs an operator (dead letters, an unclean stop), 2 wrong usage or settings,
 3 the database could not be reached or refused. `backfill` speaks to the service instead, see backfill_command.py.
@@ -24,6 +24,8 @@ from projector.drain import DrainResult, drain
 from projector.errors import PoolerError, describe, is_database_fault
 from projector.failed import Selection, count_requeueable, requeue
 from projector.health import PortError
+from projector.kafka.relay import Relay
+from projector.kafka.settings import load_kafka_settings
 from projector.logs import configure_logs
 from projector.migrate import MigrationError, migrate, set_notify_trigger
 from projector.pooler import fitted, refuse_shared_sessions
@@ -57,13 +59,13 @@ def run(arguments: Sequence[str]) -> int:
     if options.command == "backfill":
         return backfill_command.backfill(options)
     try:
-        settings = load_settings()
+        settings = load_settings(**({"reporting_feed": options.feed} if getattr(options, "feed", None) else {}))
     except SettingsError as error:
         _complain(str(error))
         return WRONG_USAGE
     log = configure_logs(settings.reporting_log_format, settings.reporting_log_level)
     commands: dict[str, Command] = {
-        "migrate": _migrate, "run": _run, "drain": _drain, "status": _status, "requeue": _requeue,
+        "migrate": _migrate, "run": _run, "relay": _relay, "drain": _drain, "status": _status, "requeue": _requeue,
     }  # fmt: skip
     return _guarded(commands[options.command], options, settings, log)
 
@@ -76,7 +78,7 @@ def _guarded(command: Command, options: argparse.Namespace, settings: Settings, 
     except (MigrationError, RegistryError) as error:
         _complain(str(error))
         return NEEDS_OPERATOR
-    except (PortError, PoolerError) as error:
+    except (PortError, PoolerError, SettingsError) as error:
         _complain(str(error))
         return WRONG_USAGE
     except asyncpg.UndefinedTableError:
@@ -106,7 +108,13 @@ def _parser() -> argparse.ArgumentParser:
         "--notify-trigger", choices=("on", "off"),
         help="also install or remove the trigger on the outbox that wakes the projector after each INSERT",
     )  # fmt: skip
-    commands.add_parser("run", help="the daemon: project until SIGTERM or SIGINT")
+    daemon = commands.add_parser("run", help="the daemon: project until SIGTERM or SIGINT")
+    daemon.add_argument(
+        "--feed", choices=("poll", "kafka"),
+        help="what tells which rows to project: polling the outbox, or messages of `projector relay`; "
+        "whatever REPORTING_FEED says",
+    )  # fmt: skip
+    commands.add_parser("relay", help="publish due rows to Kafka until SIGTERM or SIGINT, for `run --feed kafka`")
     commands.add_parser("drain", help="project until nothing is due; exit status 1 if dead letters appeared")
     status = commands.add_parser("status", help="show lag, counts, freshness and the latest failures")
     status.add_argument("--json", action="store_true", help="as JSON")
@@ -136,7 +144,12 @@ async def _migrate(options: argparse.Namespace, settings: Settings, log: Log) ->
 
 
 async def _run(_: argparse.Namespace, settings: Settings, log: Log) -> int:
-    return await run_until_signal(Daemon(settings, load_registry(), log))
+    kafka = load_kafka_settings() if settings.reporting_feed == "kafka" else None
+    return await run_until_signal(Daemon(settings, load_registry(), log, kafka=kafka))
+
+
+async def _relay(_: argparse.Namespace, settings: Settings, log: Log) -> int:
+    return await run_until_signal(Relay(settings, load_registry(), log, kafka=load_kafka_settings()))
 
 
 async def _drain(_: argparse.Namespace, settings: Settings, log: Log) -> int:

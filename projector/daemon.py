@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import asyncpg
@@ -14,6 +14,8 @@ from projector.database import Timeouts
 from projector.errors import describe
 from projector.feed import Feed
 from projector.fitness import Fitness
+from projector.kafka.feed import KafkaFeed
+from projector.kafka.settings import KafkaSettings
 from projector.listener import Listener
 from projector.metrics import OTHER_SOURCE_TYPE, Metrics
 from projector.process import Named, Process
@@ -21,7 +23,7 @@ from projector.pruner import Pruner
 from projector.registry import Registry
 from projector.sampler import Sampler
 from projector.settings import Settings, SharedSettings
-from projector.worker import BatchSize, Worker
+from projector.worker import BatchSize, Claims, Worker
 
 _FAULTS_UNTIL_NOT_READY = 3
 
@@ -31,9 +33,11 @@ class Daemon(Process):
     """One process of the projector.
 
     Attributes:
+        kafka: the cluster, where messages tell what to project; None where the outbox is polled.
         on_batch: told of each batch that was committed with rows, and its seconds; for the demo and the benches.
     """
 
+    kafka: KafkaSettings | None = None
     on_batch: Callable[[BatchResult, float], None] | None = None
 
     async def work(self) -> int:
@@ -45,9 +49,9 @@ class Daemon(Process):
             self.health.details["projecting"] = "disabled by REPORTING_BACKGROUND_ENABLED"
             await self.stop.wait()
             return 0
-        return await self.with_database(
-            self.settings.reporting_projector_workers + 3, lambda pool: self._project(pool, metrics)
-        )
+        # Beside the workers: a sweep, a sampler, a pruner, the trials of projections, and a listener or the changelog.
+        connections = self.settings.reporting_projector_workers + 5
+        return await self.with_database(connections, lambda pool: self._project(pool, metrics))
 
     async def _project(self, pool: asyncpg.Pool, metrics: Metrics) -> int:
         rules = worker_rules(self.settings, self.registry)
@@ -56,17 +60,30 @@ class Daemon(Process):
             await fitness.look()
         self.health.ready("start")
         feed = Feed(self.settings.reporting_projector_interval_secs, time.monotonic)
-        backlog = Backlog(time.monotonic)
-        workers = [
-            (f"worker-{number}", self._worker(number, fitness, feed, Claimer(backlog), metrics).run())
-            for number in range(self.settings.reporting_projector_workers)
-        ]
+        workers = self._workers(fitness, feed, metrics)
         metrics.up(projecting=True)
-        self.log.info("projecting", workers=len(workers), projections=[item.name for item in self.registry])
+        self.log.info(
+            "projecting", workers=len(workers), feed="kafka" if self.kafka else "poll",
+            projections=[item.name for item in self.registry],
+        )  # fmt: skip
         try:
             return await self.run_tasks(workers, self._helpers(fitness, feed, metrics))
         finally:
             metrics.up(projecting=False)
+
+    def _workers(self, fitness: Fitness, feed: Feed, metrics: Metrics) -> list[Named]:
+        count = self.settings.reporting_projector_workers
+
+        def new_worker(name: str, claims: Claims, rest: Callable[[], Awaitable[object]]) -> Worker:
+            return self._worker(name, fitness, feed, claims, rest, metrics)
+
+        if self.kafka is not None:
+            most = self.settings.reporting_projector_max_limit
+            kafka_feed = KafkaFeed(self.kafka, most, self.prometheus, self.health, self.stop, self.log)
+            return kafka_feed.workers(count, new_worker)
+        backlog = Backlog(time.monotonic)
+        names = [f"worker-{number}" for number in range(count)]
+        return [(name, new_worker(name, Claimer(backlog), feed.wait).run()) for name in names]
 
     def _helpers(self, fitness: Fitness, feed: Feed, metrics: Metrics) -> list[Named]:
         pool, timeouts = fitness.pool, fitness.rules.timeouts
@@ -81,12 +98,15 @@ class Daemon(Process):
             ("fitness", fitness.run()),
             ("wake", close_on_stop(feed, self.stop)),
         ]
-        if self.settings.reporting_listen:
+        if self.settings.reporting_listen and self.kafka is None:
             helpers.append(("listener", Listener(self.settings, pool, feed, self.stop, self.log).run()))
         return helpers
 
-    def _worker(self, number: int, fitness: Fitness, feed: Feed, claimer: Claimer, metrics: Metrics) -> Worker:
-        log = self.log.bind(worker=number)
+    def _worker(
+        self, name: str, fitness: Fitness, feed: Feed, claims: Claims, pause: Callable[[], Awaitable[object]],
+        metrics: Metrics,
+    ) -> Worker:  # fmt: skip
+        log = self.log.bind(worker=name)
         slow_seconds = self.settings.reporting_projection_slow_threshold_ms / 1000
 
         def recovered() -> None:
@@ -95,7 +115,7 @@ class Daemon(Process):
 
         async def rest() -> bool:
             recovered()
-            await feed.wait()
+            await pause()
             return True
 
         def on_fault(error: Exception, faults: int) -> None:
@@ -122,7 +142,7 @@ class Daemon(Process):
             on_batch=on_batch,
             on_fault=on_fault,
             log=log,
-            claimer=claimer,
+            claimer=claims,
         )
 
 

@@ -85,6 +85,9 @@ class Settings(SharedSettings):
     reporting_background_enabled: bool = Field(
         default=True, description="Whether the daemon projects; if not, it only serves its metrics."
     )
+    reporting_feed: Annotated[Literal["poll", "kafka"], BeforeValidator(_lower)] = Field(
+        default="poll", description="What tells the daemon which rows to project: polling the outbox, or Kafka."
+    )
     reporting_projector_interval_secs: float = Field(
         default=5, ge=0.01, le=3600, description="The longest idle poll, in seconds."
     )

@@ -3,10 +3,10 @@
 import asyncio
 import signal
 
-from projector.daemon import Daemon
+from projector.process import Process
 
 
-async def run_until_signal(daemon: Daemon) -> int:
+async def run_until_signal(daemon: Process) -> int:
     """Runs a daemon until SIGTERM or SIGINT; a second signal stops it at once (status 1). The process must end then."""
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(daemon.run())

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from projector.settings import read_settings
+
 
 def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
@@ -85,3 +87,12 @@ class KafkaSettings(BaseSettings):
     reporting_kafka_replication_factor: int = Field(
         default=-1, ge=-1, le=32_767, description="Replicas of topics that are created; -1 as the cluster has it."
     )
+
+
+def load_kafka_settings() -> KafkaSettings:
+    """Reads the settings.
+
+    Raises:
+        SettingsError: a variable is missing or its value is not allowed. Secrets are not repeated.
+    """
+    return read_settings(KafkaSettings)

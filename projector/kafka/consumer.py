@@ -1,0 +1,206 @@
+"""A member of the consumer group: messages name the rows that a worker's batches claim (design: feeds)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import asyncpg
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import CommitFailedError, KafkaError
+
+from projector import outbox
+from projector.health import Health
+from projector.kafka.dead_letters import DeadLetter, DeadLetters
+from projector.kafka.decode import decode
+from projector.kafka.errors import describe_kafka
+from projector.kafka.metrics import ConsumerMetrics
+from projector.kafka.settings import KafkaSettings
+from projector.outbox import ClaimedRows
+from projector.worker import Backoff, wait_for
+
+_POLL_MS = 200
+_FAULTS_UNTIL_NOT_READY = 3
+# How long a rebalance waits for the batch at work: its messages would be read again by others, to no harm.
+_LET_GO_SECONDS = 5.0
+
+Records = list[ConsumerRecord[bytes | None, bytes | None]]
+
+
+@dataclass(slots=True)
+class Consumer:
+    """Gives one worker its rows, and commits offsets once their batches are committed in the database.
+
+    Attributes:
+        settings: which topic is read, and how its messages are written.
+        most: how many messages are taken at once.
+        new: makes a member of the group, not started; it joins at the first rest.
+        dead_letters: where messages go that cannot be read.
+        metrics: shared with the other consumers of the process.
+        health: told when the cluster is away.
+        stop: set when no more messages are to be taken.
+        log: bound to the worker's name.
+    """
+
+    settings: KafkaSettings
+    most: int
+    new: Callable[[], AIOKafkaConsumer]
+    dead_letters: DeadLetters
+    metrics: ConsumerMetrics
+    health: Health
+    stop: asyncio.Event
+    log: structlog.stdlib.BoundLogger
+    _consumer: AIOKafkaConsumer | None = None
+    _backoff: Backoff = field(default_factory=Backoff)
+    _ids: list[UUID] = field(default_factory=list)
+    _at_work: int = 0
+    _rejected: list[DeadLetter] = field(default_factory=list)
+    # Up to where messages were taken whose offsets are not committed yet, and how far behind their partitions are.
+    _taken: dict[TopicPartition, int] = field(default_factory=dict)
+    _behind: dict[TopicPartition, int] = field(default_factory=dict)
+    _nothing_taken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self._nothing_taken.set()
+
+    @property
+    def more(self) -> bool:
+        """Whether more messages are known to wait."""
+        return bool(self._ids) or any(self._behind.values())
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all messages that were taken have been tried."""
+        return not self._ids
+
+    async def claim(self, connection: asyncpg.Connection, limit: int) -> list[ClaimedRows]:
+        """Claims up to `limit` rows that messages have named, those that are due or leased."""
+        some = self._ids[:limit]
+        self._at_work = len(some)
+        return await outbox.claim_ids(connection, some) if some else []
+
+    def settled(self) -> None:
+        """Tells that the batch was committed."""
+        del self._ids[: self._at_work]
+        self._at_work = 0
+
+    def given_up(self) -> None:
+        """Tells that the batch was rolled back: its rows are claimed again."""
+        self._at_work = 0
+
+    async def rest(self) -> bool:
+        """Commits the offsets of what was settled and takes more messages; returns once there are some or at `stop`."""
+        while not self._ids:
+            try:
+                await self.dead_letters.put(self._rejected)
+                self._rejected = []
+                await self._commit()
+                if self.stop.is_set():
+                    break
+                await self._take()
+                self._recovered()
+            except KafkaError as error:
+                await self._pause_after(error)
+                if self.stop.is_set():
+                    break
+        return True
+
+    async def close(self) -> None:
+        """Leaves the group."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.stop()
+
+    async def _take(self) -> None:
+        """Takes the messages that are there, or waits a moment for some."""
+        consumer = await self._joined()
+        polled: dict[TopicPartition, Records] = await consumer.getmany(timeout_ms=_POLL_MS, max_records=self.most)
+        if polled:
+            self._nothing_taken.clear()
+        for place, records in polled.items():
+            decoded = decode(self.settings.reporting_kafka_message_format, records)
+            self._ids += decoded.ids
+            self._rejected += [DeadLetter(records[each.place], each.reason, each.detail) for each in decoded.rejected]
+            self._taken[place] = records[-1].offset + 1
+            self.metrics.read(len(records))
+            self._show_lag(consumer, {place: records[0].offset})
+
+    async def _commit(self) -> None:
+        """Commits the offsets of all that was taken: the database has committed it."""
+        if self._taken and self._consumer is not None:
+            mine = {place: at for place, at in self._taken.items() if place in self._consumer.assignment()}
+            try:
+                await self._consumer.commit(mine)
+                self._show_lag(self._consumer, mine)
+            except CommitFailedError:
+                self.log.info("offsets not committed, the partitions went to others; they find the rows settled")
+        self._taken = {}
+        self._nothing_taken.set()
+
+    async def _joined(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            consumer = self.new()
+            topic = self.settings.reporting_kafka_outbox_topic
+            consumer.subscribe([topic], listener=_Rebalances(self.assigned, self.revoked))
+            try:
+                await consumer.start()
+            except BaseException:
+                await consumer.stop()
+                raise
+            self._consumer = consumer
+        return self._consumer
+
+    def assigned(self, partitions: Iterable[TopicPartition]) -> None:
+        """Told by the group which partitions are this consumer's from now on."""
+        self.metrics.rebalanced()
+        self.log.info("partitions assigned", partitions=sorted(place.partition for place in partitions))
+
+    async def revoked(self, partitions: Iterable[TopicPartition]) -> None:
+        """Told by the group that partitions are about to go to others: lets the batch at work end, for a while."""
+        await wait_for(self._nothing_taken.wait(), _LET_GO_SECONDS)
+        self.metrics.revoked(partitions)
+        for place in partitions:
+            self._behind.pop(place, None)
+
+    def _show_lag(self, consumer: AIOKafkaConsumer, positions: dict[TopicPartition, int]) -> None:
+        for place, position in positions.items():
+            self._behind[place] = max((consumer.highwater(place) or 0) - position, 0)
+        self.metrics.lag({place: self._behind[place] for place in positions})
+
+    def _recovered(self) -> None:
+        self._backoff.reset()
+        self.health.ready("kafka")
+
+    async def _pause_after(self, error: KafkaError) -> None:
+        """Waits after a fault of the cluster, then joins anew."""
+        seconds = self._backoff.next()
+        words = describe_kafka(error)
+        self.metrics.error(type(error).__name__)
+        if self._backoff.faults >= _FAULTS_UNTIL_NOT_READY:
+            self.health.not_ready("kafka", f"no messages can be read, the sweep alone finds rows: {words}")
+        self.log.warning(
+            "messages not read, trying again; rows are found by the sweep meanwhile",
+            error=words, pause_seconds=round(seconds, 3), faults=self._backoff.faults,
+        )  # fmt: skip
+        await self.close()
+        # Whoever joins begins at what was committed: rows of messages that are read again are settled already.
+        self._taken = {}
+        self._nothing_taken.set()
+        await wait_for(self.stop.wait(), seconds)
+
+
+class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Tells a consumer of its partitions."""
+
+    def __init__(
+        self, assigned: Callable[[Iterable[TopicPartition]], None],
+        revoked: Callable[[Iterable[TopicPartition]], Awaitable[None]],
+    ) -> None:  # fmt: skip
+        self._assigned, self._revoked = assigned, revoked
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self._assigned(assigned)
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        await self._revoked(revoked)
