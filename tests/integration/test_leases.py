@@ -67,8 +67,7 @@ async def test_a_lease_takes_a_row_from_the_outbox_until_it_is_released(connecti
 async def test_a_leased_row_has_a_message_that_the_models_read(connection: asyncpg.Connection) -> None:
     (row,) = await add_rows(connection, 7, 1)
     (leased,) = await lease(connection, await tids_of(connection, [row]))
-    record = await connection.fetchrow("SELECT * FROM reporting_outbox")
-    assert record is not None
+    (record,) = await connection.fetch("SELECT * FROM reporting_outbox")
     assert leased.id == row
     assert OutboxKey.model_validate_json(leased.key) == OutboxKey(
         org_id=7, source_type=record["source_type"], source_id=record["source_id"]
@@ -96,11 +95,9 @@ async def test_the_sweep_finds_what_has_been_due_for_long_oldest_first(connectio
     old = await add_rows(connection, 2, 3, seconds=50)
     oldest = await add_rows(connection, 1, 2, seconds=100)
     overdue = Overdue(30)
-    assert await claim_overdue(connection, overdue, 4) == [*oldest, *old[:2]]
-    assert overdue.more
+    assert (await claim_overdue(connection, overdue, 4), overdue.more) == ([*oldest, *old[:2]], True)
     # What it gave and nobody settled is not met again in this sweep, but in the next one.
-    assert await claim_overdue(connection, overdue, 4) == old[2:]
-    assert not overdue.more
+    assert (await claim_overdue(connection, overdue, 4), overdue.more) == (old[2:], False)
     assert await claim_overdue(connection, overdue, 4) == []
     assert await claim_overdue(connection, overdue, 4) == [*oldest, *old[:2]]
 
