@@ -53,7 +53,7 @@ lock: .venv/dev ## pin the newest versions that pyproject.toml allows
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o $(DEV)
 
 clean: ## remove what the other targets have made
-	rm -rf .venv .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .demo .kafka .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

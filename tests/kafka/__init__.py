@@ -1,0 +1,1 @@
+"""Tests on a Kafka broker, and the brokers they run on."""
