@@ -6,7 +6,7 @@ RUN := deploy/requirements/run.txt
 DEV := deploy/requirements/dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-long chaos soak packages format lock clean
+.PHONY: help demo test check bench bench-long chaos soak packages kafka-jars format lock clean
 
 help: ## what there is to do
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do \
@@ -33,11 +33,15 @@ bench-long: .venv/dev ## measure under a steady load for 40 minutes: bloat, and 
 chaos: .venv/dev ## break everything at random, and see that nothing is lost (SEED=n runs the same again)
 	$(BIN)/python -m pytest tests/chaos --chaos-full $(if $(SEED),--chaos-seed $(SEED)) --durations=0
 
-packages: ## install the Debian packages that a few tests need, pgbouncer and prometheus (as root, by apt-get)
+packages: ## install the Debian packages that some tests need: pgbouncer, prometheus, Java, Maven (as root, by apt-get)
 	@[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-		|| { echo "make packages needs root and apt-get; without pgbouncer and promtool some tests are skipped"; exit 1; }
+		|| { echo "make packages needs root and apt-get; without its packages some tests are skipped"; exit 1; }
 	apt-get update --quiet=2
-	DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends pgbouncer prometheus
+	DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends \
+		pgbouncer prometheus default-jre-headless maven
+
+kafka-jars: .venv/dev ## fetch Apache Kafka from Maven Central for the tests, which else do it themselves
+	@$(BIN)/python -m tests.kafka.jars
 
 soak: .venv/dev ## run everything at once for MINUTES=n (30), with faults; tells what grows and what is lost
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
