@@ -10,6 +10,7 @@ import pytest
 from tests.kafka.apache import ApacheBroker, apache_broker
 from tests.kafka.brokers import Broker, best_broker
 from tests.kafka.clients import create_topic
+from tests.kafka.feeding import Feeding, new_feeding
 from tests.kafka.jars import BROKER_POM, JarsError, jars
 
 _numbers = itertools.count(1)
@@ -70,3 +71,11 @@ def topic(broker: Broker, prefix: str) -> MakeTopic:
         return prefix + name
 
     return make
+
+
+@pytest.fixture
+async def feeding(broker: Broker, database: str, prefix: str) -> Feeding:
+    """A topic of outbox messages of the test's own, its dead letters, and the settings of processes on both."""
+    made = new_feeding(broker.bootstrap, database, prefix, idempotence="idempotence" in broker.abilities)
+    await made.create()
+    return made

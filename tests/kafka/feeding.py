@@ -5,14 +5,14 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import aiohttp
 import asyncpg
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka import ConsumerRecord, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.kafka.clients import admin, create_topic, producer, read_all
 from tests.obstacles import wait_until
 from tests.processes import Running, daemon_settings, started
 
@@ -58,49 +58,22 @@ class Feeding:
 
     async def create(self, topic: str | None = None) -> None:
         """Creates the topic and its dead letters, or another topic."""
-        names = [self.topic, f"{self.topic}.dlq"] if topic is None else [topic]
-        async with self.admin() as admin:
-            await admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names])
+        for name in [self.topic, f"{self.topic}.dlq"] if topic is None else [topic]:
+            await create_topic(self.bootstrap, name, PARTITIONS)
 
-    @asynccontextmanager
-    async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
-        """A client for topics and groups."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
-        await admin.start()
-        try:
-            yield admin
-        finally:
-            await admin.close()
-
-    async def send(self, messages: Iterable[Sent], topic: str | None = None) -> None:
-        """Puts messages into a topic."""
-        producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, linger_ms=5)
-        await producer.start()
-        try:
-            name = topic or self.topic
-            sent = [await producer.send(name, value, key=key) for key, value in messages]
-            await asyncio.gather(*sent)
-        finally:
-            await producer.stop()
+    async def send(self, messages: Iterable[Sent]) -> None:
+        """Puts messages into the topic."""
+        async with producer(bootstrap_servers=self.bootstrap, linger_ms=5) as client:
+            await asyncio.gather(*[await client.send(self.topic, value, key=key) for key, value in messages])
 
     async def read(self, count: int, topic: str | None = None) -> list[ConsumerRecord[bytes | None, bytes | None]]:
-        """The first so many messages of a topic; waits until they are there."""
-        consumer = AIOKafkaConsumer(topic or self.topic, bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")
-        await consumer.start()
-        try:
-            records: list[ConsumerRecord[bytes | None, bytes | None]] = []
-            async with asyncio.timeout(30):
-                while len(records) < count:
-                    for some in (await consumer.getmany(timeout_ms=100)).values():
-                        records += some
-            return records
-        finally:
-            await consumer.stop()
+        """The first so many messages of the topic, or of another one; waits until they are there."""
+        return await read_all(self.bootstrap, topic or self.topic, count)
 
     async def committed(self) -> int:
         """How many messages of the topic the group has committed."""
-        async with self.admin() as admin:
-            offsets = await admin.list_consumer_group_offsets(
+        async with admin(bootstrap_servers=self.bootstrap) as client:
+            offsets = await client.list_consumer_group_offsets(
                 self.group, partitions=[TopicPartition(self.topic, number) for number in range(PARTITIONS)]
             )
         return sum(max(offset.offset, 0) for offset in offsets.values())
@@ -114,9 +87,9 @@ class Feeding:
         await wait_until(enough, seconds)
 
 
-def new_feeding(bootstrap: str, dsn: str, *, idempotence: bool) -> Feeding:
-    """A topic and a group of random names, not created yet."""
-    name = f"outbox-{uuid4().hex[:8]}"
+def new_feeding(bootstrap: str, dsn: str, prefix: str, *, idempotence: bool) -> Feeding:
+    """A topic and a group whose names begin with the prefix, not created yet."""
+    name = f"{prefix}outbox"
     variables = daemon_settings(
         dsn,
         reporting_kafka_bootstrap_servers=bootstrap,

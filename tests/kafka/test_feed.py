@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from uuid import uuid4
@@ -108,12 +109,10 @@ async def test_a_replay_from_the_start_changes_nothing(
     async with feeding.relay(tmp_path), feeding.consumers(tmp_path):
         await wait_for_statuses(connection, rows, "completed")
     before = await connection.fetch("SELECT * FROM fact_tool_call ORDER BY source_key")
-    async with feeding.consumers(tmp_path, reporting_kafka_group=f"{feeding.topic}-again") as consumer:
-
-        async def read_all() -> bool:
-            return await metric(consumer, "reporting_kafka_messages_total") == len(rows)
-
-        await wait_until(read_all)
+    again = f"{feeding.topic}-again"
+    async with feeding.consumers(tmp_path, reporting_kafka_group=again) as consumer:
+        await replace(feeding, variables={**feeding.variables, "reporting_kafka_group": again}).has_committed(len(rows))
+        assert await metric(consumer, "reporting_kafka_messages_total") == len(rows)
         assert await metric(consumer, "reporting_projector_rows_total") == 0
     assert await connection.fetch("SELECT * FROM fact_tool_call ORDER BY source_key") == before
 
