@@ -106,13 +106,119 @@ class BatchResult:
 
 
 @dataclass(slots=True)
-class _Verdicts:
-    """What is to be settled, collected while the groups are projected; `waits`: how often something was in the way."""
+class _Batch:
+    """A batch at work: what it goes by, what is to be settled, and what it did.
 
+    Attributes:
+        savepoint: of its transaction.
+        rules: the same for all batches of a process.
+        result: what it did.
+        completed: the rows to be settled as completed.
+        errors: the rows to be settled as failed, each with its error.
+        postponed: the rows to be put off, by error.
+        waits: how often something was in the way of rows.
+    """
+
+    savepoint: Savepoint
+    rules: BatchRules
+    result: BatchResult
     completed: list[Tid] = field(default_factory=list)
     errors: list[tuple[Tid, str]] = field(default_factory=list)
     postponed: dict[str, list[Tid]] = field(default_factory=dict)
     waits: int = 0
+
+    async def project(self, groups: Iterable[ClaimedRows]) -> None:
+        """Projects claimed rows, projection by projection."""
+        by_kind: dict[tuple[str, bool], list[ClaimedRows]] = {}
+        for group in groups:
+            if self.rules.registry.get(group.source_type) is None:
+                error = "unsupported source type: no projection knows it"
+                self.errors.extend((tid, error) for tid in group.tids)
+            elif not group.well_formed:
+                self.errors.extend((tid, "malformed source id: not a UUID") for tid in group.tids)
+            else:
+                # Rows that have failed before stand apart, so that they do not make fresh ones be halved again.
+                by_kind.setdefault((group.source_type, group.retried), []).append(group)
+        # All workers lock facts in the same order, the registry's from its end. Events come last, as they alone lock
+        # facts of rows in other batches (a tool call raises its turn's count): what is locked last is held for the
+        # shortest time.
+        for projection in reversed(tuple(self.rules.registry)):
+            for retried in (False, True):
+                kind = by_kind.get((projection.source_type, retried))
+                if kind:
+                    await self._project_group(projection, _joined(kind))
+
+    async def settle(self) -> None:
+        """Writes to the outbox what has become of the rows."""
+        connection, rules = self.savepoint.connection, self.rules
+        if self.completed:
+            self.result.delays = await outbox.complete(
+                connection, self.completed, DELAY_BOUNDS, keep=rules.keep_completed
+            )
+        if self.errors:
+            self.result.failed = await outbox.fail(connection, self.errors, rules.max_attempts)
+        for error, tids in self.postponed.items():
+            await outbox.postpone(connection, tids, error, _POSTPONE_SECONDS)
+
+    async def _project_group(self, projection: Projection, rows: ClaimedRows) -> None:
+        """Projects rows of one projection as a set; where that fails, finds the bad ones, and projects the others."""
+        if known := self.rules.misfits.get(projection.source_type):
+            self._put_off(projection, rows, known)
+            return
+
+        in_the_way: asyncpg.PostgresError | None = None
+
+        async def attempt(some: ClaimedRows) -> asyncpg.PostgresError | None:
+            nonlocal in_the_way
+            if in_the_way is not None and self.waits >= _MOST_WAITS:
+                return in_the_way
+            error = await self._attempt(projection, some)
+            if error is not None and classify(error) is ErrorKind.CONTENDED:
+                self.waits += 1
+                in_the_way = error
+            return error
+
+        error = await attempt(rows)
+        if error is None or await self._put_off_misfit(projection, rows, error):
+            return
+        async for row, its_error in isolate(rows, error, attempt):
+            if classify(its_error) is ErrorKind.CONTENDED:
+                self._put_off(projection, row, describe(its_error))
+                add(self.result.contended, {projection.source_type: len(row)})
+            elif not await self._put_off_misfit(projection, row, its_error):
+                self.errors.append((row.tids[0], describe(its_error)))
+
+    async def _attempt(self, projection: Projection, rows: ClaimedRows) -> asyncpg.PostgresError | None:
+        """Projects rows as a set, or undoes what it did; gives the error where rows may have to be isolated for it."""
+        try:
+            async with self.savepoint.undone_on_error():
+                outcome = await project(self.savepoint.connection, projection, rows, self.rules.on_source_gone)
+        except asyncpg.PostgresError as error:
+            kind = classify(error)
+            if kind is ErrorKind.TRANSIENT or (kind is ErrorKind.CONTENDED and not self.rules.isolate_contended):
+                raise
+            return error
+        self.completed.extend(rows.tids)
+        add(self.result.completed, {projection.source_type: len(rows)})
+        add(self.result.gone, {projection.source_type: outcome.gone})
+        add(self.result.facts, outcome.facts)
+        add(self.result.removed, outcome.removed)
+        add(self.result.skipped, outcome.skipped)
+        return None
+
+    async def _put_off_misfit(self, projection: Projection, rows: ClaimedRows, error: asyncpg.PostgresError) -> bool:
+        """Puts rows off where their projection does not fit the database and fails for any row; gives whether so."""
+        if classify(error) is not ErrorKind.BROKEN:
+            return False
+        misfit = await find_misfit(self.savepoint, projection, self.rules.on_source_gone)
+        if misfit:
+            self.result.misfits[projection.source_type] = misfit
+            self._put_off(projection, rows, misfit)
+        return bool(misfit)
+
+    def _put_off(self, projection: Projection, rows: ClaimedRows, error: str) -> None:
+        self.postponed.setdefault(error, []).extend(rows.tids)
+        add(self.result.postponed, {projection.source_type: len(rows)})
 
 
 async def run_batch(
@@ -135,119 +241,10 @@ async def run_batch(
         groups = await claim(connection, limit)
         result.claimed = sum(map(len, groups))
         if groups:
-            verdicts = _Verdicts()
-            await _project_groups(connection, rules, groups, verdicts, result)
-            await _settle(connection, rules, verdicts, result)
+            batch = _Batch(Savepoint(connection), rules, result)
+            await batch.project(groups)
+            await batch.settle()
     return result
-
-
-async def _project_groups(
-    connection: asyncpg.Connection,
-    rules: BatchRules,
-    groups: Iterable[ClaimedRows],
-    verdicts: _Verdicts,
-    result: BatchResult,
-) -> None:
-    by_kind: dict[tuple[str, bool], list[ClaimedRows]] = {}
-    for group in groups:
-        if rules.registry.get(group.source_type) is None:
-            error = "unsupported source type: no projection knows it"
-            verdicts.errors.extend((tid, error) for tid in group.tids)
-        elif not group.well_formed:
-            verdicts.errors.extend((tid, "malformed source id: not a UUID") for tid in group.tids)
-        else:
-            # Rows that have failed before stand apart, so that they do not make fresh ones be halved again.
-            by_kind.setdefault((group.source_type, group.retried), []).append(group)
-    savepoint = Savepoint(connection)
-    # All workers lock facts in the same order, the registry's from its end. Events come last, as they alone lock facts
-    # of rows in other batches (a tool call raises its turn's count): what is locked last is held for the shortest time.
-    for projection in reversed(tuple(rules.registry)):
-        for retried in (False, True):
-            kind = by_kind.get((projection.source_type, retried))
-            if kind:
-                await _project_group(savepoint, rules, projection, _joined(kind), verdicts, result)
-
-
-async def _project_group(
-    savepoint: Savepoint, rules: BatchRules, projection: Projection, rows: ClaimedRows, verdicts: _Verdicts,
-    result: BatchResult,
-) -> None:  # fmt: skip
-    """Projects rows of one projection as a set; where that fails, finds the bad ones, and projects the others."""
-    if known := rules.misfits.get(projection.source_type):
-        _put_off(projection, rows, known, verdicts, result)
-        return
-
-    in_the_way: asyncpg.PostgresError | None = None
-
-    async def attempt(some: ClaimedRows) -> asyncpg.PostgresError | None:
-        nonlocal in_the_way
-        if in_the_way is not None and verdicts.waits >= _MOST_WAITS:
-            return in_the_way
-        error = await _attempt(savepoint, rules, projection, some, verdicts, result)
-        if error is not None and classify(error) is ErrorKind.CONTENDED:
-            verdicts.waits += 1
-            in_the_way = error
-        return error
-
-    error = await attempt(rows)
-    if error is None or await _put_off_misfit(savepoint, rules, projection, rows, error, verdicts, result):
-        return
-    async for row, its_error in isolate(rows, error, attempt):
-        if classify(its_error) is ErrorKind.CONTENDED:
-            _put_off(projection, row, describe(its_error), verdicts, result)
-            add(result.contended, {projection.source_type: len(row)})
-        elif not await _put_off_misfit(savepoint, rules, projection, row, its_error, verdicts, result):
-            verdicts.errors.append((row.tids[0], describe(its_error)))
-
-
-async def _put_off_misfit(
-    savepoint: Savepoint, rules: BatchRules, projection: Projection, rows: ClaimedRows, error: asyncpg.PostgresError,
-    verdicts: _Verdicts, result: BatchResult,
-) -> bool:  # fmt: skip
-    """Puts rows off where their projection does not fit the database and fails for any row; gives whether so."""
-    if classify(error) is not ErrorKind.BROKEN:
-        return False
-    misfit = await find_misfit(savepoint, projection, rules.on_source_gone)
-    if misfit:
-        result.misfits[projection.source_type] = misfit
-        _put_off(projection, rows, misfit, verdicts, result)
-    return bool(misfit)
-
-
-async def _attempt(
-    savepoint: Savepoint, rules: BatchRules, projection: Projection, rows: ClaimedRows, verdicts: _Verdicts,
-    result: BatchResult,
-) -> asyncpg.PostgresError | None:  # fmt: skip
-    """Projects rows as a set, or undoes what it did; gives the error where rows may have to be isolated for it."""
-    try:
-        async with savepoint.undone_on_error():
-            outcome = await project(savepoint.connection, projection, rows, rules.on_source_gone)
-    except asyncpg.PostgresError as error:
-        kind = classify(error)
-        if kind is ErrorKind.TRANSIENT or (kind is ErrorKind.CONTENDED and not rules.isolate_contended):
-            raise
-        return error
-    verdicts.completed.extend(rows.tids)
-    add(result.completed, {projection.source_type: len(rows)})
-    add(result.gone, {projection.source_type: outcome.gone})
-    add(result.facts, outcome.facts)
-    add(result.removed, outcome.removed)
-    add(result.skipped, outcome.skipped)
-    return None
-
-
-def _put_off(projection: Projection, rows: ClaimedRows, error: str, verdicts: _Verdicts, result: BatchResult) -> None:
-    verdicts.postponed.setdefault(error, []).extend(rows.tids)
-    add(result.postponed, {projection.source_type: len(rows)})
-
-
-async def _settle(connection: asyncpg.Connection, rules: BatchRules, verdicts: _Verdicts, result: BatchResult) -> None:
-    if verdicts.completed:
-        result.delays = await outbox.complete(connection, verdicts.completed, DELAY_BOUNDS, keep=rules.keep_completed)
-    if verdicts.errors:
-        result.failed = await outbox.fail(connection, verdicts.errors, rules.max_attempts)
-    for error, tids in verdicts.postponed.items():
-        await outbox.postpone(connection, tids, error, _POSTPONE_SECONDS)
 
 
 def _joined(groups: Sequence[ClaimedRows]) -> ClaimedRows:
