@@ -1,4 +1,4 @@
-"""The command line: `projector migrate | run | relay | drain | status | requeue | backfill | demo`.
+"""The command line: `projector migrate | run | relay | drain | status | requeue | backfill | changelog | demo`.
 
 Exit status: 0 done, 1 done but something needs an operator (dead letters, an unclean stop), 2 wrong usage or settings,
 3 the database could not be reached or refused. `backfill` speaks to the service instead, see backfill_command.py.
@@ -16,7 +16,7 @@ import asyncpg
 import structlog
 from rich.console import Console
 
-from projector import backfill_command, outbox
+from projector import backfill_command, changelog_command, outbox
 from projector.batch import BatchResult
 from projector.daemon import Daemon, batch_size, report_batch, worker_rules
 from projector.database import Timeouts, acquire, connect, open_pool, operator_transaction
@@ -24,6 +24,8 @@ from projector.drain import DrainResult, drain
 from projector.errors import PoolerError, describe, is_database_fault
 from projector.failed import Selection, count_requeueable, requeue
 from projector.health import PortError
+from projector.kafka.capture import CaptureError, enable
+from projector.kafka.changelog_task import changelog_cluster
 from projector.kafka.relay import Relay
 from projector.kafka.settings import load_kafka_settings
 from projector.logs import configure_logs
@@ -66,6 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     log = configure_logs(settings.reporting_log_format, settings.reporting_log_level)
     commands: dict[str, Command] = {
         "migrate": _migrate, "run": _run, "relay": _relay, "drain": _drain, "status": _status, "requeue": _requeue,
+        "changelog": changelog_command.changelog,
     }  # fmt: skip
     return _guarded(commands[options.command], options, settings, log)
 
@@ -75,7 +78,7 @@ def _guarded(command: Command, options: argparse.Namespace, settings: Settings, 
         return asyncio.run(_as_coroutine(command(options, settings, log)))
     except KeyboardInterrupt:
         return 130
-    except (MigrationError, RegistryError) as error:
+    except (MigrationError, CaptureError, RegistryError) as error:
         _complain(str(error))
         return NEEDS_OPERATOR
     except (PortError, PoolerError, SettingsError) as error:
@@ -125,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--all-dead", action="store_true", help="all dead letters")
     requeue.add_argument("--dry-run", action="store_true", help="count, change nothing")
     backfill_command.add_parser(commands)
+    changelog_command.add_parser(commands)
     commands.add_parser("demo", help="watch the projector at work on an embedded PostgreSQL")
     return parser
 
@@ -137,6 +141,9 @@ async def _migrate(options: argparse.Namespace, settings: Settings, log: Log) ->
         if options.notify_trigger:
             await set_notify_trigger(connection, wanted=options.notify_trigger == "on")
             log.info("notify trigger set", state=options.notify_trigger)
+        if settings.reporting_changelog_topic_prefix:
+            captured = await enable(connection, load_registry(), log)
+            log.info("changes of facts are captured", newly=[table.name for table in captured])
     finally:
         await connection.close()
     log.info("database is up to date", applied=len(applied))
@@ -145,7 +152,8 @@ async def _migrate(options: argparse.Namespace, settings: Settings, log: Log) ->
 
 async def _run(_: argparse.Namespace, settings: Settings, log: Log) -> int:
     kafka = load_kafka_settings() if settings.reporting_feed == "kafka" else None
-    return await run_until_signal(Daemon(settings, load_registry(), log, kafka=kafka))
+    daemon = Daemon(settings, load_registry(), log, kafka=kafka, changelog=changelog_cluster(settings))
+    return await run_until_signal(daemon)
 
 
 async def _relay(_: argparse.Namespace, settings: Settings, log: Log) -> int:

@@ -14,6 +14,7 @@ from projector.database import Timeouts
 from projector.errors import describe
 from projector.feed import Feed
 from projector.fitness import Fitness
+from projector.kafka.changelog_task import Cluster, run_changelog
 from projector.kafka.feed import KafkaFeed
 from projector.kafka.settings import KafkaSettings
 from projector.listener import Listener
@@ -34,10 +35,12 @@ class Daemon(Process):
 
     Attributes:
         kafka: the cluster, where messages tell what to project; None where the outbox is polled.
+        changelog: where changed facts are published; None where they are not.
         on_batch: told of each batch that was committed with rows, and its seconds; for the demo and the benches.
     """
 
     kafka: KafkaSettings | None = None
+    changelog: Cluster | None = None
     on_batch: Callable[[BatchResult, float], None] | None = None
 
     async def work(self) -> int:
@@ -49,7 +52,7 @@ class Daemon(Process):
             self.health.details["projecting"] = "disabled by REPORTING_BACKGROUND_ENABLED"
             await self.stop.wait()
             return 0
-        # Beside the workers: a sweep, a sampler, a pruner, the trials of projections, and a listener or the changelog.
+        # Beside the workers: sampler, pruner, changelog, trials of projections, and a listener or a sweep.
         connections = self.settings.reporting_projector_workers + 5
         return await self.with_database(connections, lambda pool: self._project(pool, metrics))
 
@@ -97,10 +100,17 @@ class Daemon(Process):
             ("pruner", pruner.run()),
             ("fitness", fitness.run()),
             ("wake", close_on_stop(feed, self.stop)),
+            ("changelog", self._publish_changes(pool, timeouts)),
         ]
         if self.settings.reporting_listen and self.kafka is None:
             helpers.append(("listener", Listener(self.settings, pool, feed, self.stop, self.log).run()))
         return helpers
+
+    async def _publish_changes(self, pool: asyncpg.Pool, timeouts: Timeouts) -> None:
+        await run_changelog(
+            pool, self.registry, timeouts, self.changelog, prometheus=self.prometheus, health=self.health,
+            stop=self.stop, log=self.log,
+        )  # fmt: skip
 
     def _worker(
         self, name: str, fitness: Fitness, feed: Feed, claims: Claims, pause: Callable[[], Awaitable[object]],

@@ -112,6 +112,10 @@ class Settings(SharedSettings):
     reporting_listen: bool = Field(
         default=True, description="Whether to LISTEN for wake-ups; needs a direct connection, falls back to polling."
     )
+    reporting_changelog_topic_prefix: str | None = Field(
+        default=None,
+        description="Changed facts are published to Kafka, each dataset to PREFIX.DATASET; unset: they are not.",
+    )
     reporting_http_host: str = Field(default="0.0.0.0", description="Where /metrics, /livez and /readyz listen.")  # noqa: S104
     reporting_http_port: int = Field(default=9464, ge=0, le=65_535, description="Their port; 0 picks a free one.")
 

@@ -39,7 +39,8 @@ def environment(**variables: str) -> dict[str, str]:
 
 def _with_least_rights(module: str, arguments: Sequence[str], variables: dict[str, str]) -> dict[str, str]:
     """The variables with the user of the program that is started, where they name a test's database."""
-    user = API if module == "backfill_api" else MIGRATE if arguments[:1] == ("migrate",) else PROJECTOR
+    by_owner = arguments[:1] == ("migrate",) or arguments[:2] in {("changelog", "enable"), ("changelog", "disable")}
+    user = API if module == "backfill_api" else MIGRATE if by_owner else PROJECTOR
     dsn = variables.get("database_url")
     return variables if dsn is None else variables | {"database_url": for_program(dsn, user)}
 

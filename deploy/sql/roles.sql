@@ -4,7 +4,7 @@
 --
 --   reporting_migrate    `projector migrate`: owns what it creates, reads and writes no row of the platform
 --   reporting_projector  `projector run` and the other commands on the database: reads the platform's tables, settles and
---                        prunes outbox rows, writes facts
+--                        prunes outbox rows, writes facts, publishes changed facts
 --   reporting_api        `backfill-api`: as the projector, but deletes no outbox row; enqueues, keeps where backfills go on,
 --                        records actions
 --
@@ -79,6 +79,13 @@ BEGIN
             UNION ALL SELECT 'reporting_projector_migrations', 'reporting_api', 'SELECT'
             UNION ALL SELECT 'reporting_backfill_progress', 'reporting_projector', NULL
             UNION ALL SELECT 'reporting_backfill_progress', 'reporting_api', 'SELECT, INSERT, UPDATE, DELETE'
+            -- The changelog: facts are captured under the rights of who migrates; a snapshot inserts.
+            UNION ALL SELECT 'reporting_fact_changes', 'reporting_projector', 'SELECT, INSERT, DELETE'
+            UNION ALL SELECT 'reporting_fact_changes', 'reporting_api', NULL
+            UNION ALL
+            SELECT
+                'reporting_changelog_publisher', 'reporting_projector', 'SELECT, UPDATE (holder, renewed_at, version)'
+            UNION ALL SELECT 'reporting_changelog_publisher', 'reporting_api', NULL
             UNION ALL SELECT 'reporting_actions', 'reporting_projector', NULL
             -- What was done, by whom and when stays on record: nothing is deleted, and only how it ends is added.
             UNION ALL
