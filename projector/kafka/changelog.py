@@ -7,7 +7,7 @@ producer that the other started fences whatever the first still sends.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import asyncpg
@@ -129,17 +129,20 @@ class Changelog:
         if not taken.facts:
             return
         try:
-            await self._producer.publish(taken.facts)
+            await self._publish_together(taken.facts)
         except MessageSizeTooLargeError:
             for dataset, facts in taken.facts.items():
                 await self._publish_what_fits(dataset, facts)
-        for dataset, facts in taken.facts.items():
-            self.metrics.published(dataset, len(facts))
+
+    async def _publish_together(self, facts: Mapping[str, Sequence[FactNow]]) -> None:
+        await self._producer.publish(facts)
+        for dataset, some in facts.items():
+            self.metrics.published(dataset, len(some))
 
     async def _publish_what_fits(self, dataset: str, facts: Sequence[FactNow]) -> None:
         """Publishes the small ones, then halves of the large ones, until those that are too large stand alone."""
         try:
-            await self._producer.publish({dataset: facts})
+            await self._publish_together({dataset: facts})
         except MessageSizeTooLargeError:
             if len(facts) == 1:
                 self._tell_oversized(dataset, facts[0])
