@@ -12,8 +12,8 @@ help: ## what there is to do
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do \
 		printf '  make %-10s %s\n' "$$name" "$$what"; done
 
-demo: .venv/run ## watch the projector at work on an embedded PostgreSQL (DEMO_SECONDS=20 ends it by itself)
-	@$(BIN)/projector demo
+demo: .venv/run ## watch the projector at work on an embedded PostgreSQL (DEMO_SECONDS=20 ends it by itself; KAFKA=1: by Kafka)
+	@$(BIN)/projector demo $(if $(KAFKA),--kafka)
 
 test: .venv/dev ## run all tests on a real PostgreSQL
 	$(BIN)/python -m pytest

@@ -57,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.command == "demo":
         from projector.demo.run import demo  # noqa: PLC0415 - needs the extra that only the demo needs
 
-        return demo()
+        return demo(with_kafka=options.kafka)
     if options.command == "backfill":
         return backfill_command.backfill(options)
     try:
@@ -129,7 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     requeue.add_argument("--dry-run", action="store_true", help="count, change nothing")
     backfill_command.add_parser(commands)
     changelog_command.add_parser(commands)
-    commands.add_parser("demo", help="watch the projector at work on an embedded PostgreSQL")
+    demo = commands.add_parser("demo", help="watch the projector at work on an embedded PostgreSQL")
+    demo.add_argument("--kafka", action="store_true", help="by relay, consumers and changelog on a light broker")
     return parser
 
 

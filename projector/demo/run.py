@@ -6,7 +6,7 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -14,18 +14,22 @@ from random import Random
 import asyncpg
 import structlog
 from pydantic import SecretStr
+from rich.columns import Columns
 from rich.console import Console
 from rich.live import Live
 
 import schemas
 from projector.daemon import Daemon
 from projector.demo.api import DemoApi, DemoApiError, StoppedError, commands, running_api
+from projector.demo.broker import LightBrokerError
 from projector.demo.embedded import EmbeddedPostgresError, database_dsn, embedded_postgres
+from projector.demo.kafka import DemoKafka, running_kafka
 from projector.demo.traffic import Platform, TrafficCounts, run_traffic, seed_platform
 from projector.demo.view import OverApi, Snapshot, as_line, as_tables, read_snapshot, summary
 from projector.logs import configure_logs
 from projector.migrate import migrate, set_notify_trigger
 from projector.projections import load_registry
+from projector.registry import Registry
 from projector.settings import Settings, SettingsError, load_settings
 from projector.sqlfile import load_sql
 
@@ -43,13 +47,17 @@ DONE, NOT_PROJECTED, WRONG_USAGE, NOT_STARTED = range(4)
 INTERRUPTED = 130
 
 
-def demo() -> int:
+def demo(*, with_kafka: bool) -> int:
     """Runs for DEMO_SECONDS, or until Ctrl-C.
+
+    Args:
+        with_kafka: whether what the application enqueues goes through a relay, a broker and consumers, and facts to a
+            changelog; else the outbox is polled.
 
     Returns:
         The exit status: 0 if all that was written was projected, 1 if not or if something ended badly, 2 for a wrong
-        DEMO_SECONDS or setting, 3 if PostgreSQL or the backfill API could not be started, 130 if Ctrl-C came before the
-        demo was up.
+        DEMO_SECONDS or setting, 3 if PostgreSQL, the backfill API or the broker could not be started, 130 if Ctrl-C
+        came before the demo was up.
     """
     console = Console(soft_wrap=True)
     text = os.environ.get("DEMO_SECONDS") or "0"
@@ -75,8 +83,8 @@ def demo() -> int:
             log = configure_logs("json", "info", log_file)
             database = SecretStr(database_dsn(server.dsn, DATABASE))
             settings = settings.model_copy(update={"database_url": database})
-            return asyncio.run(_Demo(server.dsn, settings, float(text), console, log).run())
-    except (EmbeddedPostgresError, DemoApiError) as error:
+            return asyncio.run(_Demo(server.dsn, settings, float(text), with_kafka, console, log).run())
+    except (EmbeddedPostgresError, DemoApiError, LightBrokerError) as error:
         console.print(f"projector: {error}", style="red", markup=False)
         return NOT_STARTED
     except (KeyboardInterrupt, StoppedError):
@@ -89,23 +97,27 @@ class _Demo:
     server: str
     settings: Settings
     seconds: float
+    with_kafka: bool
     console: Console
     log: structlog.stdlib.BoundLogger
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     written: TrafficCounts = field(default_factory=TrafficCounts)
+    kafka: DemoKafka | None = None
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop.set)
         await _prepare_database(self.server, self.settings, self.log)
-        daemon = Daemon(self.settings, load_registry(), self.log)
-        random = Random(1)  # noqa: S311
-        async with (
-            running_api(FOLDER, self.settings.database_url, self.stop) as api,
-            _running(daemon) as projecting,
-            _pool(self.settings) as pool,
-        ):
+        registry, random = load_registry(), Random(1)  # noqa: S311
+        async with AsyncExitStack() as stack:
+            if self.with_kafka:
+                kafka = running_kafka(FOLDER / "kafka", self.settings, registry, self.log)
+                self.kafka = await stack.enter_async_context(kafka)
+            daemon = self._daemon(registry)
+            api = await stack.enter_async_context(running_api(FOLDER, self.settings.database_url, self.stop))
+            projecting = await stack.enter_async_context(_running(daemon))
+            pool = await stack.enter_async_context(_pool(self.settings))
             started = time.monotonic()
             if self.seconds:
                 loop.call_later(self.seconds, self.stop.set)
@@ -115,15 +127,39 @@ class _Demo:
             await self._write_and_watch(pool, platform, random, daemon, projecting)
             self.console.print("Stopping: the traffic ends, the projector catches up …")
             last = await self._catch_up(pool, daemon)
+            followed = await self._has_followed(pool, registry)
         for line in summary(last, time.monotonic() - started):
             self.console.print(line)
-        return self._conclude(last, projecting.result(), api)
+        if self.kafka:
+            self.console.print(f"Kafka: {self.kafka.as_line(daemon.prometheus)}.")
+        return self._conclude(last, projecting.result(), api) or (DONE if followed else NOT_PROJECTED)
+
+    def _daemon(self, registry: Registry) -> Daemon:
+        if self.kafka is None:
+            return Daemon(self.settings, registry, self.log)
+        cluster = self.kafka.cluster
+        return Daemon(self.settings, registry, self.log, kafka=cluster.kafka, changelog=cluster)
+
+    async def _has_followed(self, pool: asyncpg.Pool, registry: Registry) -> bool:
+        """Waits until the changelog's reader holds what the tables hold, but not for ever; gives whether it does."""
+        if self.kafka is None:
+            return True
+        deadline = time.monotonic() + _CATCH_UP_SECONDS
+        while not await self.kafka.has_followed(pool, registry):
+            if time.monotonic() > deadline:
+                self.console.print(f"The changelog's reader is behind; see {FOLDER}/projector.log", style="red")
+                return False
+            await asyncio.sleep(0.05)
+        self.console.print("The changelog's reader holds exactly as many facts as the tables.", style="green")
+        return True
 
     def _introduce(self, daemon: Daemon) -> None:
         self.console.print(f"Metrics    curl http://127.0.0.1:{daemon.port}/metrics   (also /livez, /readyz)")
         self.console.print(
             f"Status     DATABASE_URL={self.settings.database_url.get_secret_value()} .venv/bin/projector status"
         )
+        if self.kafka:
+            self.console.print(self.kafka.introduce(), highlight=False)
         self.console.print(f"Log        tail -f {FOLDER}/projector.log {FOLDER}/api.log")
 
     def _introduce_api(self, api: DemoApi, platform: Platform) -> None:
@@ -161,11 +197,18 @@ class _Demo:
             while not self.stop.is_set():
                 now = await self._look(pool, daemon)
                 if live:
-                    live.update(as_tables(now, before, _REFRESH_SECONDS), refresh=True)
+                    live.update(self._tables(now, before, daemon), refresh=True)
                 else:
-                    self.console.print(as_line(now))
+                    kafka = f", {self.kafka.as_line(daemon.prometheus)}" if self.kafka else ""
+                    self.console.print(as_line(now) + kafka)
                 before = now
                 await _sleep_until(self.stop, _REFRESH_SECONDS if terminal else _LINE_SECONDS)
+
+    def _tables(self, now: Snapshot, before: Snapshot, daemon: Daemon) -> Columns:
+        tables = as_tables(now, before, _REFRESH_SECONDS)
+        if self.kafka:
+            tables.add_renderable(self.kafka.as_table(daemon.prometheus))
+        return tables
 
     async def _look(self, pool: asyncpg.Pool, daemon: Daemon) -> Snapshot:
         (counts,) = await pool.fetch(_API_COUNTS)

