@@ -211,7 +211,7 @@ async def _status(options: argparse.Namespace, settings: Settings, _: Log) -> in
     if options.json:
         print(json.dumps(as_json(status), indent=2))  # noqa: T201
     else:
-        show(status, Console())
+        show(status, Console(), publishes=bool(settings.reporting_changelog_topic_prefix))
     return DONE
 
 

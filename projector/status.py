@@ -1,6 +1,6 @@
 """`projector status`: the outbox, the datasets and the latest failures, for people or as JSON."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -11,10 +11,19 @@ from rich.table import Table as RichTable
 
 from projector.diagnostics import STATUSES, OutboxState, read_freshness, read_outbox
 from projector.failed import FailedRow, latest_failed
+from projector.kafka.capture import count_waiting, is_capturing
 from projector.migrate import applied_version, load_migrations
 from projector.registry import Registry
 
 _FAILED_ROWS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ChangelogState:
+    """Changes of facts that are captured and not yet published: how many, up to 10,000; the age of the oldest."""
+
+    waiting: int
+    lag_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +35,7 @@ class Status:
     outbox: OutboxState
     latest_projected_at: dict[str, datetime | None]
     failed: list[FailedRow]
+    changelog: ChangelogState | None
 
 
 async def read_status(connection: asyncpg.Connection, registry: Registry) -> Status | None:
@@ -41,6 +51,7 @@ async def read_status(connection: asyncpg.Connection, registry: Registry) -> Sta
             outbox=await read_outbox(connection),
             latest_projected_at={table.dataset: fresh.get(table.dataset) for table in registry.tables},
             failed=await latest_failed(connection, limit=_FAILED_ROWS),
+            changelog=ChangelogState(*await count_waiting(connection)) if await is_capturing(connection) else None,
         )
 
 
@@ -65,6 +76,7 @@ def as_json(status: Status) -> dict[str, Any]:
             }
             for dataset, at in status.latest_projected_at.items()
         },
+        "changelog": asdict(status.changelog) if status.changelog else None,
         "latest_failed": [
             {
                 "id": str(row.id),
@@ -81,8 +93,8 @@ def as_json(status: Status) -> dict[str, Any]:
     }
 
 
-def show(status: Status, console: Console) -> None:
-    """Writes the status as tables."""
+def show(status: Status, console: Console, *, publishes: bool) -> None:
+    """Writes the status as tables; `publishes`: whether changed facts are published, by the settings here."""
     outbox = status.outbox
     console.print(f"Lag [bold]{_seconds(outbox.lag)}[/bold] (age of the oldest due row)")
     if status.schema_version < status.schema_needed:
@@ -92,6 +104,14 @@ def show(status: Status, console: Console) -> None:
         )
     console.print(_outbox_table(outbox))
     console.print(_dataset_table(status))
+    if status.changelog:
+        state = status.changelog
+        console.print(f"Changelog: {state.waiting:,} changes wait, the oldest for {_seconds(state.lag_seconds)}")
+        if not publishes:
+            console.print(
+                "[bold red]REPORTING_CHANGELOG_TOPIC_PREFIX is not set here:[/bold red] if no process publishes, "
+                "run `projector changelog disable`"
+            )
     if status.failed:
         _show_failed(status.failed, console)
 

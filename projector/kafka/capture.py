@@ -12,6 +12,7 @@ from projector.sqlfile import load_sql
 
 CAPTURE = load_sql(__file__, "sql/capture.sql")
 CAPTURED = load_sql(__file__, "sql/captured.sql")
+WAITING = load_sql(__file__, "sql/waiting.sql")
 ADD_PUBLISHER = load_sql(__file__, "sql/add_publisher.sql")
 
 _TRIGGERS = frozenset(re.findall(r"TRIGGER (\w+)", CAPTURE))
@@ -20,6 +21,8 @@ _TRIGGERS = frozenset(re.findall(r"TRIGGER (\w+)", CAPTURE))
 _LOCK_TIMEOUT = "2s"
 _ATTEMPTS = 30
 _PAUSE_SECONDS = 1.0
+
+_MOST_COUNTED = 10_000
 
 
 class CaptureError(Exception):
@@ -35,6 +38,13 @@ async def uncaptured(connection: asyncpg.Connection, tables: Iterable[Table]) ->
 async def is_capturing(connection: asyncpg.Connection) -> bool:
     """Whether changes of any table are captured."""
     return bool(await _triggers(connection))
+
+
+async def count_waiting(connection: asyncpg.Connection) -> tuple[int, float]:
+    """How many changes wait to be published, up to 10,000, and for how long the oldest has, in seconds."""
+    record = await connection.fetchrow(WAITING, _MOST_COUNTED)
+    assert record is not None
+    return record["changes"], record["seconds"]
 
 
 async def enable(connection: asyncpg.Connection, registry: Registry, log: structlog.stdlib.BoundLogger) -> list[Table]:

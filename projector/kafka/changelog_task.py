@@ -10,8 +10,7 @@ from prometheus_client import CollectorRegistry
 from projector.database import Timeouts, acquire, transaction
 from projector.errors import describe, is_database_fault
 from projector.health import Health
-from projector.kafka.capture import is_capturing
-from projector.kafka.changes import count_waiting
+from projector.kafka.capture import count_waiting, is_capturing
 from projector.kafka.settings import KafkaSettings
 from projector.registry import Registry
 from projector.settings import Settings, read_settings

@@ -24,7 +24,6 @@ RELEASE = load_sql(__file__, "sql/release.sql")
 TAKE = load_sql(__file__, "sql/take.sql")
 FACTS = load_sql(__file__, "sql/facts.sql")
 SETTLE = load_sql(__file__, "sql/settle.sql")
-WAITING = load_sql(__file__, "sql/waiting.sql")
 
 LEASE_SECONDS = 10.0
 """After how long without a sign of life another process may publish."""
@@ -34,7 +33,6 @@ MOST_FACTS = 8000
 
 _RENEW_SECONDS = LEASE_SECONDS / 3
 _MOST_CHANGES = 1000
-_MOST_COUNTED = 10_000
 
 # Changes that were committed late, or that another process had failed to publish, are found this far below the last
 # look; and all others by a look from the bottom, this often, and never for more than a twentieth of the time.
@@ -175,10 +173,3 @@ def _messages(record: asyncpg.Record, version: int) -> tuple[Message, ...]:
     # Engines that load topics as tables cannot read tombstones; compaction needs them.
     told = f'{key[:-1]},"removed":true,"version":{version},"projected_at":"{at}"}}'
     return (Message(encoded, told.encode(), headers), Message(encoded, None, headers))
-
-
-async def count_waiting(connection: asyncpg.Connection) -> tuple[int, float]:
-    """How many changes wait, up to 10,000, and for how long the oldest has, in seconds."""
-    record = await connection.fetchrow(WAITING, _MOST_COUNTED)
-    assert record is not None
-    return record["changes"], record["seconds"]
