@@ -79,7 +79,7 @@ def answers(port: int) -> bool:
 
 
 def ports(text: str, count: int = 3) -> list[int]:
-    """The ports that the demo names: its HTTP port, the API's and PostgreSQL's; with Kafka, the broker's and relay's."""
+    """The ports that the demo names: HTTP, API and PostgreSQL; with Kafka, broker and relay as well."""
     named = set(re.findall(r"127\.0\.0\.1:(\d+)", text))
     assert len(named) == count, text
     return [int(port) for port in named]
