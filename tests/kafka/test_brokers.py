@@ -2,8 +2,10 @@
 
 import asyncio
 import ssl
+import sys
 import time
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from aiokafka.admin import NewPartitions
 from aiokafka.errors import AuthenticationFailedError, KafkaConnectionError, TopicAuthorizationFailedError
 
 from projector.demo.broker import light_broker
+from projector.demo.companion import answers
 from tests.kafka.apache import OTHER_USER, USER, ApacheBroker, Listener, apache_broker
 from tests.kafka.brokers import Broker
 from tests.kafka.clients import (
@@ -30,6 +33,7 @@ from tests.kafka.clients import (
 )
 from tests.kafka.conftest import MakeTopic
 from tests.obstacles import wait_until
+from tests.processes import ROOT
 
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 
@@ -242,6 +246,22 @@ def test_the_light_broker_is_up_at_once_and_gone_at_the_end(tmp_path: Path) -> N
         assert time.monotonic() - started < 5
         asyncio.run(_send_and_read(light.bootstrap))
     assert not process.exists()
+
+
+def test_the_light_broker_ends_with_whom_it_serves_even_if_that_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from projector.demo.broker import light_broker\n"
+        "with light_broker(pathlib.Path(sys.argv[1])) as light: print(light.bootstrap, flush=True); input()"
+    )
+    with Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True) as served:
+        assert served.stdout is not None
+        port = int(served.stdout.readline().rpartition(":")[2])
+        assert answers(port)
+        served.kill()
+    deadline = time.monotonic() + 15
+    while answers(port):
+        assert time.monotonic() < deadline, "it still runs"
+        time.sleep(0.01)
 
 
 async def _send_and_read(bootstrap: str) -> None:
