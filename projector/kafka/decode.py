@@ -99,10 +99,7 @@ def _read_relay(value: bytes) -> UUID:
 
 def _why_not(value: bytes, error: ValidationError) -> _RejectedError:
     """Why a message is none: its version first, since another version may have other fields."""
-    try:
-        document = _parse(value)
-    except _RejectedError as unreadable:
-        return unreadable
+    document = _parse(value)
     version = document.get("schema_version")
     major, dot, minor = version.partition(".") if isinstance(version, str) else ("", "", "")
     if dot and _is_number(major) and _is_number(minor) and major + dot != _MAJOR:
