@@ -32,7 +32,7 @@ class FactKey(_Message):
 class RemovedFact(FactKey):
     """Says that a fact is gone. The tombstone (no value) for the same key follows it."""
 
-    removed: Literal[True]
+    removed: Literal[True] = Field(description="This fact is gone.")
     version: _Version
     projected_at: datetime = Field(description="When this was found, by the database's clock.")
 
@@ -40,17 +40,17 @@ class RemovedFact(FactKey):
 class FactMessage(FactKey):
     """What every fact has; columns that the database has beyond these are published too."""
 
-    removed: Literal[False]
+    removed: Literal[False] = Field(description="Whether the fact is gone: this one is not.")
     version: _Version
-    session_id: UUID | None
-    user_id: UUID | None
-    principal_id: UUID | None
-    agent_id: UUID | None
-    agent_name_snapshot: str | None
-    harness_id: UUID | None
-    harness_name_snapshot: str | None
-    app_id: UUID | None
-    blueprint_id: str | None
+    session_id: UUID | None = Field(description="The session that it happened in; of a session, its own id.")
+    user_id: UUID | None = Field(description="The session's owner, a user.")
+    principal_id: UUID | None = Field(description="The session's owner, a principal.")
+    agent_id: UUID | None = Field(description="The agent.")
+    agent_name_snapshot: str | None = Field(description="The agent's name when the fact was written.")
+    harness_id: UUID | None = Field(description="The harness.")
+    harness_name_snapshot: str | None = Field(description="The harness's name when the fact was written.")
+    app_id: UUID | None = Field(description="The session's app.")
+    blueprint_id: str | None = Field(description="The session's blueprint.")
     created_at: datetime = Field(description="When the thing happened.")
     time_bucket_day: date = Field(description="The day of created_at, in UTC.")
     projected_at: datetime = Field(description="When the fact was last written.")
@@ -59,101 +59,103 @@ class FactMessage(FactKey):
 class LlmGenerationFact(FactMessage):
     """A fact of the dataset `llm_generations`."""
 
-    turn_id: str | None
-    model: str | None
-    provider: str | None
-    finish_reason: str | None
-    input_tokens: _Int64
-    output_tokens: _Int64
-    cache_read_tokens: _Int64
-    cache_creation_tokens: _Int64
-    total_tokens: _Int64
-    duration_ms: _Int64
-    time_to_first_token_ms: _Int64
-    success_count: _Int64
-    error_count: _Int64
+    turn_id: str | None = Field(description="The turn of that session.")
+    model: str | None = Field(description="The model that was called.")
+    provider: str | None = Field(description="Who serves that model.")
+    finish_reason: str | None = Field(description="Why the model stopped.")
+    input_tokens: _Int64 = Field(description="Tokens that went in.")
+    output_tokens: _Int64 = Field(description="Tokens that came out.")
+    cache_read_tokens: _Int64 = Field(description="Tokens read from the provider's cache.")
+    cache_creation_tokens: _Int64 = Field(description="Tokens written to the provider's cache.")
+    total_tokens: _Int64 = Field(description="The sum of the four above.")
+    duration_ms: _Int64 = Field(description="How long it took, in milliseconds.")
+    time_to_first_token_ms: _Int64 = Field(description="How long the first token took, in milliseconds.")
+    success_count: _Int64 = Field(description="1 for a success, else 0: to be summed.")
+    error_count: _Int64 = Field(description="1 for an error, else 0: to be summed.")
 
 
 class ToolCallFact(FactMessage):
     """A fact of the dataset `tool_calls`."""
 
-    turn_id: str | None
-    tool_call_id: str | None
-    tool_name: str | None
-    tool_display_name_snapshot: str | None
-    tool_status: str | None
-    capability_id: str | None
-    capability_name_snapshot: str | None
-    call_count: _Int64
-    success_count: _Int64
-    error_count: _Int64
-    timeout_count: _Int64
-    cancelled_count: _Int64
-    duration_ms: _Int64
+    turn_id: str | None = Field(description="The turn of that session.")
+    tool_call_id: str | None = Field(description="The call's id, as the model gave it.")
+    tool_name: str | None = Field(description="The tool's name.")
+    tool_display_name_snapshot: str | None = Field(description="The tool's name for people, as it was then.")
+    tool_status: str | None = Field(
+        description="How the call ended: success, error, timeout, cancelled, or a word of the platform's."
+    )
+    capability_id: str | None = Field(description="The capability.")
+    capability_name_snapshot: str | None = Field(description="The capability's name, as it was then.")
+    call_count: _Int64 = Field(description="1: to be summed.")
+    success_count: _Int64 = Field(description="1 for a success, else 0: to be summed.")
+    error_count: _Int64 = Field(description="1 for an error, else 0: to be summed.")
+    timeout_count: _Int64 = Field(description="1 for a timeout, else 0: to be summed.")
+    cancelled_count: _Int64 = Field(description="1 for a cancelled call, else 0: to be summed.")
+    duration_ms: _Int64 = Field(description="How long it took, in milliseconds.")
 
 
 class TurnFact(FactMessage):
     """A fact of the dataset `turns`."""
 
-    turn_id: str | None
-    turn_status: str | None
-    turn_count: _Int64
-    duration_ms: _Int64
-    iterations: _Int64
-    input_tokens: _Int64
-    output_tokens: _Int64
-    cache_read_tokens: _Int64
-    cache_creation_tokens: _Int64
-    total_tokens: _Int64
-    tool_call_count: _Int64
-    success_count: _Int64
-    error_count: _Int64
+    turn_id: str | None = Field(description="The turn of that session.")
+    turn_status: str | None = Field(description="How the turn ended: completed, failed or cancelled.")
+    turn_count: _Int64 = Field(description="1: to be summed.")
+    duration_ms: _Int64 = Field(description="How long it took, in milliseconds.")
+    iterations: _Int64 = Field(description="How many times the turn went round.")
+    input_tokens: _Int64 = Field(description="Tokens that went in.")
+    output_tokens: _Int64 = Field(description="Tokens that came out.")
+    cache_read_tokens: _Int64 = Field(description="Tokens read from the provider's cache.")
+    cache_creation_tokens: _Int64 = Field(description="Tokens written to the provider's cache.")
+    total_tokens: _Int64 = Field(description="Tokens in and out, without the cache's.")
+    tool_call_count: _Int64 = Field(description="How many tool calls.")
+    success_count: _Int64 = Field(description="1 for a success, else 0: to be summed.")
+    error_count: _Int64 = Field(description="1 for an error, else 0: to be summed.")
 
 
 class SessionFact(FactMessage):
     """A fact of the dataset `sessions`."""
 
-    session_status: str | None
-    started_at: datetime | None
-    finished_at: datetime | None
-    last_active_at: datetime | None
-    session_count: _Int64
-    duration_ms: _Int64
-    turn_count: _Int64
-    tool_call_count: _Int64
-    input_tokens: _Int64
-    output_tokens: _Int64
-    cache_read_tokens: _Int64
-    cache_creation_tokens: _Int64
-    total_tokens: _Int64
+    session_status: str | None = Field(description="The session's status, as the platform has it.")
+    started_at: datetime | None = Field(description="When the session started.")
+    finished_at: datetime | None = Field(description="When the session finished.")
+    last_active_at: datetime | None = Field(description="When the session last changed.")
+    session_count: _Int64 = Field(description="1: to be summed.")
+    duration_ms: _Int64 = Field(description="How long it took, in milliseconds.")
+    turn_count: _Int64 = Field(description="How many turns.")
+    tool_call_count: _Int64 = Field(description="How many tool calls.")
+    input_tokens: _Int64 = Field(description="Tokens that went in.")
+    output_tokens: _Int64 = Field(description="Tokens that came out.")
+    cache_read_tokens: _Int64 = Field(description="Tokens read from the provider's cache.")
+    cache_creation_tokens: _Int64 = Field(description="Tokens written to the provider's cache.")
+    total_tokens: _Int64 = Field(description="The sum of the four above.")
 
 
 class BudgetPostingFact(FactMessage):
     """A fact of the dataset `budget_postings`."""
 
-    budget_id: UUID | None
-    budget_subject_type: str | None
-    budget_subject_id: str | None
-    currency: str | None
-    meter_source: str | None
-    ref_type: str | None
+    budget_id: UUID | None = Field(description="The budget that was charged.")
+    budget_subject_type: str | None = Field(description="What kind of thing the budget is for.")
+    budget_subject_id: str | None = Field(description="Which one.")
+    currency: str | None = Field(description="What the amount is in.")
+    meter_source: str | None = Field(description="What was metered.")
+    ref_type: str | None = Field(description="What kind of thing the posting refers to.")
     amount: float | Literal["NaN", "Infinity", "-Infinity"] = Field(
         description="Double precision; what JSON has no number for stands as text."
     )
-    debit_count: _Int64
-    credit_count: _Int64
+    debit_count: _Int64 = Field(description="1 for an amount of 0 or more, else 0: to be summed.")
+    credit_count: _Int64 = Field(description="1 for an amount below 0, else 0: to be summed.")
 
 
 class CapabilityUsageFact(FactMessage):
     """A fact of the dataset `capability_usage`."""
 
-    turn_id: str | None
-    capability_id: str | None
-    capability_name_snapshot: str | None
+    turn_id: str | None = Field(description="The turn of that session.")
+    capability_id: str | None = Field(description="The capability.")
+    capability_name_snapshot: str | None = Field(description="The capability's name, as it was then.")
     capability_usage_kind: str | None = Field(description="configured, resolved, exposed, invoked or effect_ran.")
-    tool_name: str | None
-    usage_count: _Int64
-    duration_ms: _Int64
+    tool_name: str | None = Field(description="The tool's name.")
+    usage_count: _Int64 = Field(description="How many uses: to be summed.")
+    duration_ms: _Int64 = Field(description="How long it took, in milliseconds.")
 
 
 FACT_MODELS: dict[str, type[FactMessage]] = {

@@ -5,6 +5,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.bodies import Int64
+
 OUTBOX_SCHEMA_VERSION = "1.0"
 """Major and minor version of OutboxMessage. A minor version adds fields; a reader refuses another major one."""
 
@@ -14,9 +16,9 @@ class OutboxKey(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    org_id: int
-    source_type: str
-    source_id: str
+    org_id: Int64 = Field(description="The tenant.")
+    source_type: str = Field(description="What kind of source is to be projected.")
+    source_id: str = Field(description="The source's id, as text.")
 
 
 class OutboxMessage(BaseModel):
@@ -26,9 +28,9 @@ class OutboxMessage(BaseModel):
 
     schema_version: str = Field(pattern=r"^[0-9]+\.[0-9]+$", description="Major and minor version of this message.")
     id: UUID = Field(description="The row's id.")
-    org_id: int = Field(description="The tenant.")
-    source_type: str
-    source_id: str
-    source_version: str = ""
-    reason: str
+    org_id: Int64 = Field(description="The tenant.")
+    source_type: str = Field(description="What kind of source is to be projected.")
+    source_id: str = Field(description="The source's id, as text.")
+    source_version: str = Field(default="", description="Which version of the source the row stands for.")
+    reason: str = Field(description="Why the row was enqueued.")
     created_at: datetime = Field(description="When the row was created.")
