@@ -6,7 +6,7 @@ RUN := deploy/requirements/run.txt
 DEV := deploy/requirements/dev.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-long chaos soak packages kafka-jars format lock clean
+.PHONY: help demo test check bench bench-long chaos soak packages kafka-jars format schemas lock clean
 
 help: ## what there is to do
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do \
@@ -49,6 +49,9 @@ soak: .venv/dev ## run everything at once for MINUTES=n (30), with faults; tells
 format: .venv/dev ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+schemas: .venv/dev ## write the JSON Schemas of the messages, schemas/json/, from the models
+	$(BIN)/python -m schemas.published
 
 lock: .venv/dev ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile pyproject.toml --extra demo --universal --python-version 3.11 --upgrade \
