@@ -47,7 +47,7 @@ def put(path: str, value: Any) -> Callable[[Schema], None]:
     folder, _, name = path.rpartition("/")
 
     def change(schema: Schema) -> None:
-        (part(schema, folder) if folder else schema)[name] = value
+        (part(schema, folder) if folder else schema)[name] = copy.deepcopy(value)
 
     return change
 
@@ -93,6 +93,7 @@ BREAKING: dict[str, list[Callable[[Schema], None]]] = {
     "an enum gains a word": [put("$defs/Kind/enum", ["a", "b", "c"])],
     "an enum loses a word": [put("$defs/Kind/enum", ["a"])],
     "an enum is dropped": [drop("$defs/Kind/enum")],
+    "a limit beside a reference": [put(f"{P}/kind/maxLength", 1)],
     "an enum is new": [put(f"{P}/user/enum", ["a", None])],
     "a constant is another": [put(f"{P}/gone/const", True)],
     "a constant is dropped": [drop(f"{P}/gone/const")],
@@ -133,7 +134,8 @@ HARMLESS: dict[str, list[Callable[[Schema], None]]] = {
 NO_CHANGE: dict[str, list[Callable[[Schema], None]]] = {
     "nothing": [],
     "descriptions": [put("description", "Another."), put(f"{P}/id/description", "x"), drop(f"{P}/kind/description")],
-    "titles": [put("title", "Other"), put(f"{P}/id/title", "Id"), drop("$defs/Kind/title")],
+    "titles": [put(f"{P}/map/additionalProperties/title", "N"), put(f"{P}/parts/items/title", "Part")],
+    "more titles": [put("title", "Other"), put(f"{P}/id/title", "Id"), drop("$defs/Kind/title")],
     "examples": [put("examples", [{}]), put("$comment", "x"), put(f"{P}/id/deprecated", True)],
     "the order": [
         put(P, dict(reversed(RELEASED[P].items()))),
