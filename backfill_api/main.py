@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import json
 import resource
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from projector.logs import configure_logs
 from projector.projections import load_registry
 from projector.registry import RegistryError
 from projector.settings import SettingsError
+from projector.signals import run_until_signal
 
 DONE, UNCLEAN, WRONG_USAGE = range(3)
 
@@ -86,7 +86,9 @@ def _serve(options: argparse.Namespace) -> int:
     log = configure_logs(settings.reporting_log_format, settings.reporting_log_level)
     authenticator = make_authenticator(settings, insecure=options.insecure, clock=time.monotonic, log=log)
     _allow_many_connections()
-    return asyncio.run(_until_signal(Service(settings, load_registry(), authenticator, log)))
+    service = Service(settings, load_registry(), authenticator, log)
+    stopping = "stopping: requests at work end, none begins"
+    return asyncio.run(run_until_signal(service, stopping=stopping, at_once="second signal, stopping at once"))
 
 
 def _allow_many_connections() -> None:
@@ -95,30 +97,6 @@ def _allow_many_connections() -> None:
     most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
     if soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-async def _until_signal(service: Service) -> int:
-    """Runs the service until SIGTERM or SIGINT; a second signal stops it at once (status 1)."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.create_task(service.run())
-
-    def on_signal(name: str) -> None:
-        if service.stop.is_set():
-            service.log.warning("second signal, stopping at once", signal=name)
-            task.cancel()
-            return
-        service.log.info("stopping: requests at work end, none begins", signal=name)
-        service.stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number.name)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        return UNCLEAN
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
 
 
 def _complain(message: str) -> None:

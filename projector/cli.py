@@ -31,6 +31,7 @@ from projector.kafka.settings import load_kafka_settings
 from projector.logs import configure_logs
 from projector.migrate import MigrationError, migrate, set_notify_trigger
 from projector.pooler import fitted, refuse_shared_sessions
+from projector.process import Process
 from projector.progress import RowsProgress
 from projector.projections import load_registry
 from projector.registry import RegistryError
@@ -153,12 +154,21 @@ async def _migrate(options: argparse.Namespace, settings: Settings, log: Log) ->
 
 async def _run(_: argparse.Namespace, settings: Settings, log: Log) -> int:
     kafka = load_kafka_settings() if settings.reporting_feed == "kafka" else None
-    daemon = Daemon(settings, load_registry(), log, kafka=kafka, changelog=changelog_cluster(settings))
-    return await run_until_signal(daemon)
+    return await _until_signal(
+        Daemon(settings, load_registry(), log, kafka=kafka, changelog=changelog_cluster(settings))
+    )
 
 
 async def _relay(_: argparse.Namespace, settings: Settings, log: Log) -> int:
-    return await run_until_signal(Relay(settings, load_registry(), log, kafka=load_kafka_settings()))
+    return await _until_signal(Relay(settings, load_registry(), log, kafka=load_kafka_settings()))
+
+
+async def _until_signal(program: Process) -> int:
+    return await run_until_signal(
+        program,
+        stopping="stopping: batches at work end, none begins",
+        at_once="second signal, stopping at once; batches at work are rolled back",
+    )
 
 
 async def _drain(_: argparse.Namespace, settings: Settings, log: Log) -> int:

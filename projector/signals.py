@@ -1,23 +1,40 @@
-"""How signals end the daemon's process."""
+"""How signals end a process that works until it is told to stop."""
 
 import asyncio
 import signal
+from typing import Protocol
 
-from projector.process import Process
+import structlog
 
 
-async def run_until_signal(daemon: Process) -> int:
-    """Runs a daemon until SIGTERM or SIGINT; a second signal stops it at once (status 1). The process must end then."""
+class Program(Protocol):
+    """What runs until a signal ends it."""
+
+    stop: asyncio.Event
+    log: structlog.stdlib.BoundLogger
+
+    async def run(self) -> int:
+        """Works until `stop` is set; gives the process's exit status."""
+
+
+async def run_until_signal(program: Program, *, stopping: str, at_once: str) -> int:
+    """Runs a program until SIGTERM or SIGINT; a second signal stops it at once (status 1). The process must end then.
+
+    Args:
+        program: what to run.
+        stopping: what to log at the first signal.
+        at_once: what to log at the second.
+    """
     loop = asyncio.get_running_loop()
-    task = asyncio.create_task(daemon.run())
+    task = asyncio.create_task(program.run())
 
     def on_signal(name: str) -> None:
-        if daemon.stop.is_set():
-            daemon.log.warning("second signal, stopping at once; batches at work are rolled back", signal=name)
+        if program.stop.is_set():
+            program.log.warning(at_once, signal=name)
             task.cancel()
             return
-        daemon.log.info("stopping: batches at work end, none begins", signal=name)
-        daemon.stop.set()
+        program.log.info(stopping, signal=name)
+        program.stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number.name)

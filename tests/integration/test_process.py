@@ -1,7 +1,5 @@
 """`projector run` as a process: signals, sudden death, and a database that goes away (design: promises 1, 9)."""
 
-import asyncio
-import contextlib
 import json
 import signal
 import socket
@@ -82,19 +80,6 @@ async def test_a_second_signal_stops_at_once_and_leaves_the_rows_as_they_were(
         assert await process.end(within=5) == 1
         assert await free(connection, rows)  # though the batch is still blocked
         assert await everything(connection) == before
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-async def test_signals_until_the_very_end_do_not_take_its_exit_status_from_the_process(
-    database: str, tmp_path: Path, number: signal.Signals
-) -> None:
-    async with started("run", folder=tmp_path, **daemon_settings(database)) as process:
-        await process.has_logged("projecting")
-        while process.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                process.send(number)
-            await asyncio.sleep(0.001)
-        assert await process.end() in {0, 1}
 
 
 async def test_a_killed_process_leaves_its_rows_to_another(
