@@ -5,7 +5,7 @@ freshness is one index probe for each org.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -142,16 +142,17 @@ async def read_outbox_of_org(connection: asyncpg.Connection, org_id: int) -> Out
 
 
 async def read_freshness(
-    connection: asyncpg.Connection, tables: Iterable[Table], org_id: int | None = None
+    connection: asyncpg.Connection, tables: Sequence[Table], org_id: int | None = None
 ) -> dict[str, datetime]:
     """When each dataset last gained a fact, of one org or of all (None); datasets without facts are left out."""
-    latest: dict[str, datetime] = {}
-    for table in tables:
-        at = (
-            await connection.fetchval(FRESHNESS.format(table=table.name))
-            if org_id is None
-            else await connection.fetchval(FRESHNESS_ORG.format(table=table.name), org_id)
-        )
-        if at is not None:
-            latest[table.dataset] = at
-    return latest
+    records = (
+        await connection.fetch(freshness_statement(FRESHNESS, tables))
+        if org_id is None
+        else await connection.fetch(freshness_statement(FRESHNESS_ORG, tables), org_id)
+    )
+    return {tables[record["place"]].dataset: record["at"] for record in records if record["at"] is not None}
+
+
+def freshness_statement(of_a_table: str, tables: Sequence[Table]) -> str:
+    """FRESHNESS or FRESHNESS_ORG for all tables at once: one round trip, however many datasets there are."""
+    return "\nUNION ALL\n".join(of_a_table.format(place=place, table=table.name) for place, table in enumerate(tables))

@@ -74,6 +74,8 @@ _DUE = frozenset({"reporting_outbox_due_by_org"})
 _FAILED = frozenset({"reporting_outbox_failed"})
 _FAILED_BY_ORG = frozenset({"reporting_outbox_failed_by_org"})
 _LEASED = frozenset({"reporting_outbox_leased"})
+_TABLES = Registry(BUILT_IN).tables
+_PROJECTED = frozenset(f"{table.name}_projected" for table in _TABLES)
 
 STATEMENTS: dict[str, Statement] = {
     # A batch.
@@ -100,6 +102,10 @@ STATEMENTS: dict[str, Statement] = {
         diagnostics.BACKLOG, (ROWS,), ROWS * 3, indexes=_FRESH | _FAILED | _LEASED, unsorted=True, whole=_OUTBOX
     ),
     "sampled": Statement(diagnostics.SAMPLED, (None, 2), 2 * _MOST_ROWS_ON_A_PAGE),
+    "freshness": Statement(
+        diagnostics.freshness_statement(diagnostics.FRESHNESS, _TABLES), most_rows=len(_TABLES) * 20 * 2,
+        indexes=_PROJECTED, whole=_ORGANIZATIONS,
+    ),
     # The pruner.
     "prune": Statement(pruner.PRUNE, (_BOTTOM, 0.0, ROWS, pruner.LOCK_KEY), ROWS * 3, indexes=_KEY),
     # Operators.
@@ -131,13 +137,10 @@ STATEMENTS: dict[str, Statement] = {
         whole=_OUTBOX, operator=True,
     ),
     "count_org": Statement(diagnostics.COUNT_ORG, (1, ROWS), ROWS, operator=True),
-}  # fmt: skip
-STATEMENTS |= {
-    f"freshness_of_{table.name}": Statement(
-        diagnostics.FRESHNESS.format(table=table.name), most_rows=20 * 2,
-        indexes=frozenset({f"{table.name}_projected"}), whole=_ORGANIZATIONS,
-    )
-    for table in Registry(BUILT_IN).tables
+    "freshness_org": Statement(
+        diagnostics.freshness_statement(diagnostics.FRESHNESS_ORG, _TABLES), (1,), len(_TABLES), indexes=_PROJECTED,
+        operator=True,
+    ),
 }  # fmt: skip
 _LOOKED_AT_FOR_EACH_SOURCE = {"event": 6, "session": 12, "llm_generation": 3, "usage_ledger": 3}
 _ROWS_FOR_EACH_SOURCE = {"event": 40, "session": 40, "llm_generation": 6, "usage_ledger": 6}
