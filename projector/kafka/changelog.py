@@ -82,11 +82,16 @@ class Changelog:
             while not self.stop.is_set():
                 await wait_for(self.stop.wait(), await self._turn())
         finally:
-            await self._leave()
+            # A daemon cancels its helpers once its workers have ended; the lease is given back all the same.
+            leaving = asyncio.create_task(self._leave())
+            try:
+                await asyncio.shield(leaving)
+            except asyncio.CancelledError:
+                await leaving
+                raise
 
     async def _turn(self) -> float:
         """One look at the queue, and what follows from it; gives for how long to rest, in seconds."""
-        started = self.clock()
         try:
             await self._look_around()
             taken = await self._queue.take(self._producer.datasets, self.facts)
@@ -107,7 +112,7 @@ class Changelog:
         if taken.fresh:
             await self._producer.drop()
         try:
-            async with asyncio.timeout(_PUBLISH_SECONDS - (self.clock() - started)):
+            async with asyncio.timeout(self._queue.renewed_at + _PUBLISH_SECONDS - self.clock()):
                 if not self._producer.started:
                     await self._begin()
                     return 0.0

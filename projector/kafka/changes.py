@@ -1,13 +1,14 @@
 """The changelog's side of the database: who publishes, what is next, what it is now.
 
-Versions: a process that holds the lease row reads the changes, draws a version, and reads the facts; the next one can
-do so only when this transaction has ended. Of two versions the higher one therefore stands for the later look at every
-fact, and a later look sees nothing older. So changes need no order among themselves, may be enqueued by anybody at any
-time, and may be published twice.
+Versions: a process that holds the lease reads the changes and the facts, and only then draws a version, by a statement
+that fails where another has taken the lease meanwhile. Who takes it reads later than that. So of two versions the
+higher one stands for the later look at every fact, and a later look sees nothing older: changes need no order among
+themselves, may be enqueued by anybody at any time, and may be published twice.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
@@ -18,7 +19,7 @@ from projector.kafka.publish import Message
 from projector.sqlfile import load_sql
 from schemas.facts import FACTS_SCHEMA_VERSION
 
-LEASE = load_sql(__file__, "sql/lease.sql")
+ACQUIRE = load_sql(__file__, "sql/acquire.sql")
 RENEW = load_sql(__file__, "sql/renew.sql")
 RELEASE = load_sql(__file__, "sql/release.sql")
 TAKE = load_sql(__file__, "sql/take.sql")
@@ -57,6 +58,10 @@ class FactNow:
         return max(len(message.key) + len(message.value or b"") for message in self.messages)
 
 
+_Found = tuple[list[tuple[int, str]], list[asyncpg.Record]]
+"""Org ids and source keys of facts, and for each of them what the table holds."""
+
+
 @dataclass(slots=True)
 class Taken:
     """What to publish next: facts by dataset, none where nothing waits; the changes that this settles.
@@ -67,7 +72,6 @@ class Taken:
     fresh: bool
     seqs: list[int] = field(default_factory=list)
     facts: dict[str, list[FactNow]] = field(default_factory=dict)
-    full: bool = False
 
 
 @dataclass(slots=True)
@@ -78,6 +82,7 @@ class ChangeQueue:
         tables: the fact tables' names by dataset.
         clock: monotonic seconds.
         holder: what this process calls itself.
+        renewed_at: when the lease was last taken or kept, by `clock`; it lasts for LEASE_SECONDS.
     """
 
     pool: asyncpg.Pool
@@ -85,6 +90,8 @@ class ChangeQueue:
     tables: Mapping[str, str]
     clock: Callable[[], float] = time.monotonic
     holder: UUID = field(default_factory=uuid4)
+    renewed_at: float = float("-inf")
+    _holding: bool = False
     _published: list[int] = field(default_factory=list)
     _cursor: int = 0
     _highest: int = 0
@@ -100,20 +107,29 @@ class ChangeQueue:
         Raises:
             Exception: a fault of the database. Nothing was taken.
         """
+        if not self._holding:
+            now = self.clock()
+            async with _alone(self.pool) as connection:
+                self._holding = bool(await connection.fetchval(ACQUIRE, self.holder, LEASE_SECONDS))
+            self.renewed_at = now
+            return Taken(fresh=True) if self._holding else None
+        await self._settle()
         async with acquire(self.pool) as connection, transaction(connection, self.timeouts):
-            lease = await connection.fetchrow(LEASE, self.holder, LEASE_SECONDS)
-            if lease is None:
-                return None
-            taken = Taken(fresh=not lease["held"])
-            published = list(self._published)
-            if published:
-                await connection.execute(SETTLE, published)
-            records = [] if taken.fresh else await self._look(connection, list(datasets), most_facts)
-            if records or taken.fresh or lease["quiet_seconds"] > _RENEW_SECONDS:
+            records = await self._look(connection, list(datasets), most_facts)
+            found = await self._read(connection, records)
+        taken = Taken(fresh=False, seqs=[record["seq"] for record in records])
+        now = self.clock()
+        if records or now - self.renewed_at > _RENEW_SECONDS:
+            async with _alone(self.pool) as connection:
                 version = await connection.fetchval(RENEW, self.holder)
-                await self._read(connection, records, version, taken)
-        del self._published[: len(published)]
-        taken.full = sum(map(len, taken.facts.values())) >= most_facts or len(records) == _MOST_CHANGES
+            if version is None:
+                self._holding = False
+                return None
+            self.renewed_at = now
+            taken.facts = {
+                dataset: [FactNow(*pair, _messages(record, version)) for pair, record in zip(*both, strict=True)]
+                for dataset, both in found.items()
+            }
         return taken
 
     def published(self, taken: Taken) -> None:
@@ -126,10 +142,17 @@ class ChangeQueue:
 
     async def release(self) -> None:
         """Settles what was published, and lets others publish at once."""
-        async with acquire(self.pool) as connection, transaction(connection, self.timeouts):
-            await connection.execute(SETTLE, self._published)
+        await self._settle()
+        async with _alone(self.pool) as connection:
             await connection.execute(RELEASE, self.holder)
-        self._published.clear()
+        self._holding = False
+
+    async def _settle(self) -> None:
+        # Whoever holds the lease by now: what was published may go.
+        if self._published:
+            async with _alone(self.pool) as connection:
+                await connection.execute(SETTLE, self._published)
+            self._published.clear()
 
     async def _look(self, connection: asyncpg.Connection, datasets: list[str], most: int) -> list[asyncpg.Record]:
         started = self.clock()
@@ -147,21 +170,31 @@ class ChangeQueue:
             self._cursor = self._highest
         return records
 
-    async def _read(
-        self, connection: asyncpg.Connection, records: list[asyncpg.Record], version: int, taken: Taken
-    ) -> None:
-        keys: dict[str, dict[tuple[int, str], None]] = {}
-        for record in records:
-            taken.seqs.append(record["seq"])
-            changed = zip(record["org_ids"], record["source_keys"], strict=True)
-            keys.setdefault(record["dataset"], {}).update(dict.fromkeys(changed))
-        for dataset, pairs in keys.items():
-            org_ids, source_keys = zip(*pairs, strict=True)
-            found = await connection.fetch(FACTS.format(table=self.tables[dataset]), org_ids, source_keys)
-            taken.facts[dataset] = [
-                FactNow(org_id, source_key, _messages(record, version))
-                for (org_id, source_key), record in zip(pairs, found, strict=True)
-            ]
+    async def _read(self, connection: asyncpg.Connection, changes: list[asyncpg.Record]) -> dict[str, _Found]:
+        """The facts that changes are about, each once, as they are now."""
+        pairs: dict[str, dict[tuple[int, str], None]] = {}
+        for change in changes:
+            changed = zip(change["org_ids"], change["source_keys"], strict=True)
+            pairs.setdefault(change["dataset"], {}).update(dict.fromkeys(changed))
+        if pairs:
+            await connection.execute("SET LOCAL TimeZone = 'UTC'; SET LOCAL extra_float_digits = 1")
+        found = {}
+        for dataset, some in pairs.items():
+            org_ids, source_keys = zip(*some, strict=True)
+            records = await connection.fetch(FACTS.format(table=self.tables[dataset]), org_ids, source_keys)
+            found[dataset] = (list(some), records)
+        return found
+
+
+@asynccontextmanager
+async def _alone(pool: asyncpg.Pool) -> AsyncIterator[asyncpg.Connection]:
+    """A connection for one statement that is its own transaction."""
+    async with acquire(pool) as connection:
+        try:
+            yield connection
+        except asyncpg.ReadOnlySQLTransactionError:
+            connection.terminate()  # after a failover its address leads to another server
+            raise
 
 
 def _messages(record: asyncpg.Record, version: int) -> tuple[Message, ...]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -85,13 +86,17 @@ def version(taken: Taken) -> int:
 async def test_one_process_takes_until_it_is_silent_for_too_long(
     captured: asyncpg.Connection, pool: asyncpg.Pool
 ) -> None:
-    first, second = new_queue(pool), new_queue(pool)
+    clock = FakeClock()
+    first, second = new_queue(pool, clock), new_queue(pool)
     assert await first.take(ALL, 1) == Taken(fresh=True)
     assert await second.take(ALL, 1) is None
     assert await first.take(ALL, 1) == Taken(fresh=False)
     await captured.execute(OLD)
     assert await second.take(ALL, 1) == Taken(fresh=True)
+    clock.now += changes.LEASE_SECONDS
     assert await first.take(ALL, 1) is None
+    assert await first.take(ALL, 1) is None
+    assert await second.take(ALL, 1) == Taken(fresh=False)
 
 
 async def test_a_process_that_ends_lets_another_take_at_once(captured: asyncpg.Connection, pool: asyncpg.Pool) -> None:
@@ -105,12 +110,54 @@ async def test_a_process_that_ends_lets_another_take_at_once(captured: asyncpg.C
     assert await second.take(ALL, 1) == Taken(fresh=False), "it took another's lease from it"
 
 
-@pytest.mark.usefixtures("captured")
-async def test_nobody_waits_for_a_process_that_hangs_in_the_midst(database: str, pool: asyncpg.Pool) -> None:
-    async with opened(database) as hanging, hanging.transaction():
-        await hanging.fetch(changes.LEASE, uuid4(), changes.LEASE_SECONDS)
-        async with asyncio.timeout(5):
-            assert await new_queue(pool).take(ALL, 1) is None
+async def test_a_process_that_hangs_in_the_midst_of_a_look_keeps_nobody_waiting(
+    captured: asyncpg.Connection, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, other = await holding(pool), new_queue(pool)
+    await captured.execute(ADD, 1, 2)
+    hanging.published(await taken_by(hanging))
+    await captured.execute(ADD, 3, 4)
+    reached = asyncio.Event()
+
+    read = ChangeQueue._read  # noqa: SLF001 - what happens between two of its statements
+
+    async def hang(queue: ChangeQueue, *found: Any) -> Any:
+        if queue is hanging:
+            reached.set()
+            await asyncio.Event().wait()
+        return await read(queue, *found)
+
+    monkeypatch.setattr(ChangeQueue, "_read", hang)
+    look = asyncio.create_task(taken_by(hanging))
+    await reached.wait()
+    await captured.execute(OLD)
+    async with asyncio.timeout(5):
+        assert await other.take(ALL, 1) == Taken(fresh=True)
+        taken = await taken_by(other)
+        other.published(taken)
+        assert sorted(keys(taken)) == ["session:3", "session:4"]
+        assert keys(await taken_by(other)) == []
+    look.cancel()
+    await asyncio.wait({look})
+
+
+async def test_what_was_read_before_another_took_over_gets_no_version(
+    captured: asyncpg.Connection, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, other = await holding(pool), new_queue(pool)
+    await captured.execute(ADD, 1, 1)
+    read = ChangeQueue._read  # noqa: SLF001 - what happens between two of its statements
+
+    async def read_slowly(queue: ChangeQueue, *found: Any) -> Any:
+        records = await read(queue, *found)
+        if queue is slow:
+            await captured.execute(OLD)
+            assert await other.take(ALL, 1) == Taken(fresh=True)
+        return records
+
+    monkeypatch.setattr(ChangeQueue, "_read", read_slowly)
+    assert await slow.take(ALL, 100) is None
+    assert keys(await taken_by(other)) == ["session:1"]
 
 
 async def test_a_clock_that_went_back_keeps_nobody_waiting(captured: asyncpg.Connection, pool: asyncpg.Pool) -> None:
@@ -124,10 +171,12 @@ async def test_a_clock_that_went_back_keeps_nobody_waiting(captured: asyncpg.Con
 async def test_a_holder_that_has_nothing_to_do_keeps_its_lease(
     captured: asyncpg.Connection, pool: asyncpg.Pool
 ) -> None:
-    queue = await holding(pool)
-    await captured.execute("UPDATE reporting_changelog_publisher SET renewed_at = now() - interval '5 seconds'")
+    clock = FakeClock()
+    queue = await holding(pool, clock)
+    await captured.execute(OLD)
+    clock.now += changes.LEASE_SECONDS / 2
     await taken_by(queue)
-    assert await captured.fetchval("SELECT now() - renewed_at < interval '1 second' FROM reporting_changelog_publisher")
+    assert await captured.fetchval("SELECT now() - renewed_at < interval '9 second' FROM reporting_changelog_publisher")
 
 
 async def test_an_idle_look_writes_nothing(captured: asyncpg.Connection, pool: asyncpg.Pool) -> None:

@@ -1,4 +1,4 @@
 -- Says that a process does not publish the changelog any more: another may at once.
 --
--- Takes  $1 uuid: the process. Gives nothing. Locks the one row, where it is that process's. Plan: the table has one row.
+-- Takes  $1 uuid: the process. Gives nothing. Locks the one row, for this statement. Plan: the table has one row.
 UPDATE reporting_changelog_publisher SET holder = NULL WHERE one AND holder = $1::uuid

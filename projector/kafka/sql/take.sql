@@ -3,7 +3,7 @@
 -- Takes  $1 bigint: changes behind this seq; $2 text[]: the datasets that can be published; $3 integer: how many changes at
 --        the most; $4 integer: after how many facts to stop.
 -- Gives  seq, dataset, org_ids, source_keys; the first one however many facts it is about.
--- Locks  nothing: only one process publishes at a time (lease.sql).
+-- Locks  nothing: only one process publishes at a time (acquire.sql).
 -- Plan   a range of the primary key that ends with the limit. It begins where the last one ended, so dead entries below,
 --        which a long transaction elsewhere keeps from vacuum, are not walked again and again.
 SELECT seq, dataset, org_ids, source_keys
