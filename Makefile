@@ -50,8 +50,9 @@ format: .venv/dev ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-schemas: .venv/dev ## write the JSON Schemas of the messages, schemas/json/, from the models
+schemas: .venv/dev ## write the messages' JSON Schemas, and the tables of deploy/olap, from the models
 	$(BIN)/python -m schemas.published
+	$(BIN)/python deploy/olap/ddl.py
 
 lock: .venv/dev ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile pyproject.toml --extra demo --universal --python-version 3.11 --upgrade \
