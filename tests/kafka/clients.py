@@ -16,6 +16,7 @@ from aiokafka.errors import for_code
 from aiokafka.protocol.admin import CreateAclsRequest
 
 from tests.kafka.apache import PASSWORDS, ApacheBroker, Listener
+from tests.obstacles import wait_until
 
 # Of a group, so that joins, leaves and deaths show within seconds.
 QUICK_GROUP = {"session_timeout_ms": 1500, "heartbeat_interval_ms": 200, "rebalance_timeout_ms": 2000}
@@ -57,16 +58,23 @@ async def consumer(*topics: str, **options: Any) -> AsyncIterator[AIOKafkaConsum
 async def create_topic(
     bootstrap: str, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None
 ) -> None:
-    """Creates a topic.
+    """Creates a topic; returns when its partitions serve.
 
     Raises:
         KafkaError: It cannot be created; aiokafka itself says nothing.
     """
     async with admin(bootstrap_servers=bootstrap) as client:
         reply = await client.create_topics([NewTopic(name, partitions, 1, topic_configs=dict(settings or {}))])
-    for _, code, *_ in reply.topic_errors:
-        if code:
-            raise for_code(code)(name)
+        for _, code, *_ in reply.topic_errors:
+            if code:
+                raise for_code(code)(name)
+
+        async def serves() -> bool:
+            (found,) = await client.describe_topics([name])
+            parts = found["partitions"]
+            return len(parts) == partitions and all(part["error_code"] == 0 for part in parts)
+
+        await wait_until(serves, 30)
 
 
 async def read(client: AIOKafkaConsumer, count: int, seconds: float = 30) -> list[ConsumerRecord]:

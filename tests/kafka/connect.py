@@ -21,6 +21,11 @@ _JVM = ["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", f"-Dlog4j2.configurationFile=
 _START_SECONDS, _STOP_SECONDS, _STREAMING_SECONDS = 90.0, 10.0, 60.0
 
 
+def topic_of(connector: str) -> str:
+    """Where a connector's messages go. Connect makes the topic with the first message, unless it is there."""
+    return f"{connector}.{TABLE}"
+
+
 class Connect:
     """A process with any number of connectors, each from its own replication slot to its own topic.
 
@@ -44,10 +49,6 @@ class Connect:
         self._folder, self._jars, self._bootstrap, self._dsn = folder, jars, bootstrap, dsn
         self._connectors = connectors
         self._companion: Companion | None = None
-
-    def topic(self, connector: str) -> str:
-        """Where a connector's messages go; there from the first message on."""
-        return f"{connector}.{TABLE}"
 
     def start(self) -> None:
         """Starts it; returns before the connectors stream, for which wait with `streaming`.

@@ -10,8 +10,8 @@ import asyncpg
 from aiokafka import ConsumerRecord
 
 import schemas
-from tests.kafka.clients import consumer, read
-from tests.kafka.connect import NO_SCHEMA, UNWRAPPED, connect
+from tests.kafka.clients import consumer, create_topic, read
+from tests.kafka.connect import NO_SCHEMA, UNWRAPPED, connect, topic_of
 
 HERE = Path(__file__).parent
 _SQL = Path(schemas.__file__).parent / "sql"
@@ -67,14 +67,15 @@ async def record(folder: Path, jars: Path, bootstrap: str, dsn: str) -> dict[str
             await connection.execute((_SQL / file).read_text(encoding="utf-8"))
         await connection.execute("INSERT INTO organizations (org_id, name) VALUES (1, 'org')")
         await connection.execute(_ADD, _BEFORE, _BEFORE)
+        for form in FORMS:  # or Connect makes them late, and consumers stumble over topics that are being made
+            await create_topic(bootstrap, topic_of(form))
         with connect(folder, jars, bootstrap, dsn, FORMS) as process:
             await process.streaming()
             await connection.execute(_ADD, _ROW, _ROW)
             for change in _CHANGES:
                 await connection.execute(change, _ROW)
             await connection.execute(_ADD, _LAST, _LAST)
-            topics = [process.topic(form) for form in FORMS]
-            sent = await asyncio.gather(*(_messages(bootstrap, topic) for topic in topics))
+            sent = await asyncio.gather(*(_messages(bootstrap, topic_of(form)) for form in FORMS))
         await process.drop_slots()
     finally:
         await connection.close()
@@ -84,7 +85,7 @@ async def record(folder: Path, jars: Path, bootstrap: str, dsn: str) -> dict[str
 async def _messages(bootstrap: str, topic: str) -> list[dict[str, Any]]:
     """What is in a topic before the message on the last row."""
     messages: list[dict[str, Any]] = []
-    async with consumer(topic, bootstrap_servers=bootstrap, metadata_max_age_ms=1000, max_poll_records=1) as client:
+    async with consumer(topic, bootstrap_servers=bootstrap, max_poll_records=1) as client:
         while True:
             for message in await read(client, 1, seconds=60):
                 if _LAST.encode() in message.key:
