@@ -135,8 +135,7 @@ SELECT
     time_to_first_token_ms,
     success_count,
     error_count
-FROM reporting.llm_generations_versions FINAL
-WHERE removed = 0;
+FROM reporting.llm_generations_versions FINAL;
 
 CREATE TABLE IF NOT EXISTS reporting.tool_calls_queue (
     org_id Int64,
@@ -270,8 +269,7 @@ SELECT
     timeout_count,
     cancelled_count,
     duration_ms
-FROM reporting.tool_calls_versions FINAL
-WHERE removed = 0;
+FROM reporting.tool_calls_versions FINAL;
 
 CREATE TABLE IF NOT EXISTS reporting.turns_queue (
     org_id Int64,
@@ -405,8 +403,7 @@ SELECT
     tool_call_count,
     success_count,
     error_count
-FROM reporting.turns_versions FINAL
-WHERE removed = 0;
+FROM reporting.turns_versions FINAL;
 
 CREATE TABLE IF NOT EXISTS reporting.sessions_queue (
     org_id Int64,
@@ -540,8 +537,7 @@ SELECT
     cache_read_tokens,
     cache_creation_tokens,
     total_tokens
-FROM reporting.sessions_versions FINAL
-WHERE removed = 0;
+FROM reporting.sessions_versions FINAL;
 
 CREATE TABLE IF NOT EXISTS reporting.budget_postings_queue (
     org_id Int64,
@@ -659,8 +655,7 @@ SELECT
     amount,
     debit_count,
     credit_count
-FROM reporting.budget_postings_versions FINAL
-WHERE removed = 0;
+FROM reporting.budget_postings_versions FINAL;
 
 CREATE TABLE IF NOT EXISTS reporting.capability_usage_queue (
     org_id Int64,
@@ -770,5 +765,4 @@ SELECT
     tool_name,
     usage_count,
     duration_ms
-FROM reporting.capability_usage_versions FINAL
-WHERE removed = 0;
+FROM reporting.capability_usage_versions FINAL;

@@ -105,8 +105,7 @@ FROM reporting.{dataset}_queue AS queue;
 CREATE VIEW IF NOT EXISTS reporting.{dataset} AS
 SELECT
     {_lines(names)}
-FROM reporting.{dataset}_versions FINAL
-WHERE removed = 0;
+FROM reporting.{dataset}_versions FINAL;
 """
 
 

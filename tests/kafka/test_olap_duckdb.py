@@ -133,6 +133,22 @@ async def test_a_message_that_cannot_be_stored_leaves_neither_rows_nor_an_offset
 
 
 @pytest.mark.usefixtures("topics")
+async def test_rows_are_stored_with_their_offset_or_not_at_all(
+    broker: Broker, prefix: str, load: Load, tmp_path: Path
+) -> None:
+    with duckdb.connect(tmp_path / "facts.duckdb") as database:  # one that refuses the second offset
+        database.execute(
+            "CREATE TABLE changelog_offsets (topic VARCHAR, partition INTEGER,"
+            " next_offset BIGINT NOT NULL CHECK (next_offset < 2), PRIMARY KEY (topic, partition))"
+        )
+    async with producer(bootstrap_servers=broker.bootstrap) as publisher:
+        for name in ("first", "second"):
+            await publisher.send_and_wait(f"{prefix}.turns", json.dumps(fact("turns", name, 1)).encode(), b"", 0)
+            await load(fails=name == "second")
+    assert rows(tmp_path, "SELECT source_key FROM turns") == [("first",)]
+
+
+@pytest.mark.usefixtures("topics")
 async def test_a_topic_that_was_made_anew_is_read_from_its_beginning(
     broker: Broker, prefix: str, load: Load, tmp_path: Path
 ) -> None:
