@@ -6,10 +6,8 @@ then is kept beside the last whole run, as <part>.partial.json.
 
 import argparse
 import asyncio
-import json
 import os
 import platform
-import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +19,7 @@ from projector.demo.embedded import EmbeddedPostgresError
 from projector.errors import describe, is_database_fault
 from projector.logs import configure_logs
 from tests.bench.bloat import BloatFigures, bloat_scale, measure_bloat
+from tests.bench.long_runs import keep, minutes, until_signal
 from tests.bench.pinned import measure_pinned
 from tests.bench.pinned_figures import PinnedFigures, pinned_scale
 from tests.bench.stage import Stage, own_server
@@ -48,13 +47,8 @@ def main() -> int:
 
 async def _run(dsn: str, options: argparse.Namespace, console: Console) -> int:
     """Runs all parts that are asked for, until a signal comes."""
-    task = asyncio.create_task(_measure_all(dsn, options, console))
-    loop = asyncio.get_running_loop()
-    # Both set here: a background job of a shell begins with SIGINT ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
     try:
-        return await task
+        return await until_signal(_measure_all(dsn, options, console))
     except asyncio.CancelledError:
         console.print("[red]bench: interrupted[/]")
         return INTERRUPTED
@@ -94,25 +88,9 @@ async def _measure(
             await measure_pinned(dsn, figures, console)
         whole = True
     finally:
-        _keep(options.results, name, figures.as_json(whole=whole), whole=whole)
+        keep(options.results, name, figures.as_json(whole=whole), whole=whole)
     figures.show(console)
     return figures.reached
-
-
-def _keep(folder: Path, name: str, figures: dict[str, Any], *, whole: bool) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    kept, partial = folder / f"{name}.json", folder / f"{name}.partial.json"
-    text = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
-    (kept if whole else partial).write_text(text, encoding="utf-8")
-    if whole:
-        partial.unlink(missing_ok=True)
-
-
-def _minutes(text: str) -> float:
-    minutes = float(text)
-    if not 0.05 <= minutes <= 24 * 60:
-        raise argparse.ArgumentTypeError("must be from 0.05 to 1440")
-    return minutes
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -120,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tests.bench.long", description="Measures what only minutes of steady load can show."
     )
     parser.add_argument(
-        "--minutes", type=_minutes, help="of load for each retention, and under the pin; else 10, and 15"
+        "--minutes", type=minutes, help="of load for each retention, and under the pin; else 10, and 15"
     )
     parser.add_argument("--only", choices=_PARTS, help="measure one of both")
     parser.add_argument(

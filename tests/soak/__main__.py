@@ -6,8 +6,6 @@ kept beside the last whole run, as soak.partial.json.
 
 import argparse
 import asyncio
-import json
-import signal
 import sys
 from pathlib import Path
 from random import Random
@@ -18,6 +16,7 @@ from rich.table import Table
 from projector.demo.embedded import EmbeddedPostgresError
 from projector.logs import configure_logs
 from tests.bench.charts import RESULTS, draw
+from tests.bench.long_runs import keep, minutes, until_signal
 from tests.soak.figures import Figures
 from tests.soak.plan import Plan
 from tests.soak.run import soak
@@ -45,32 +44,18 @@ def main() -> int:
 
 
 async def _run(figures: Figures, results: Path, console: Console) -> int:
-    task = asyncio.create_task(soak(figures, console))
-    loop = asyncio.get_running_loop()
-    # Both set here: a background job of a shell begins with SIGINT ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
     whole = False
     try:
-        await task
+        await until_signal(soak(figures, console))
         whole = True
     except asyncio.CancelledError:
         console.print("[red]soak: interrupted[/]")
         return INTERRUPTED
     finally:
-        _keep(results, figures, whole=whole)
+        keep(results, "soak", figures.as_json(whole=whole), whole=whole)
     _show(figures, console)
     draw(results, "soak")
     return HOLDS if figures.holds else FAILED
-
-
-def _keep(folder: Path, figures: Figures, *, whole: bool) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    kept, partial = folder / "soak.json", folder / "soak.partial.json"
-    text = json.dumps(figures.as_json(whole=whole), indent=1, ensure_ascii=False) + "\n"
-    (kept if whole else partial).write_text(text, encoding="utf-8")
-    if whole:
-        partial.unlink(missing_ok=True)
 
 
 def _show(figures: Figures, console: Console) -> None:
@@ -95,18 +80,11 @@ def _number(name: str, value: float) -> str:
     return f"{value / 2**20:,.1f} MB" if "bytes" in name else f"{value:,.3g}" if value < 100 else f"{value:,.0f}"
 
 
-def _minutes(text: str) -> float:
-    minutes = float(text)
-    if not 0.05 <= minutes <= 24 * 60:
-        raise argparse.ArgumentTypeError("must be from 0.05 to 1440")
-    return minutes
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.soak", description="Runs everything at once, and tells what grows and what is lost."
     )
-    parser.add_argument("--minutes", type=_minutes, default=30.0, help="how long the load lasts, else 30")
+    parser.add_argument("--minutes", type=minutes, default=30.0, help="how long the load lasts, else 30")
     parser.add_argument("--rate", type=float, default=60.0, help="transactions a second, about, else 60")
     parser.add_argument("--fault-seconds", type=float, help="the mean pause between faults, else 30, or less")
     parser.add_argument("--seed", type=int, default=Random().randrange(1_000_000), help="to run the same again")
