@@ -6,6 +6,7 @@ from typing import Any
 from projector import claims, diagnostics, failed, leases, outbox, overdue, pruner
 from projector.backfill import look_statement
 from projector.batch import DELAY_BOUNDS
+from projector.kafka import capture, changes, snapshot
 from projector.projections import BUILT_IN
 from projector.registry import Registry
 from tests.plans import OUTBOX_ROWS, Plan, nodes, problems, used_indexes
@@ -142,6 +143,23 @@ STATEMENTS: dict[str, Statement] = {
         operator=True,
     ),
 }  # fmt: skip
+_CHANGES = frozenset({"reporting_fact_changes"})
+_CHANGES_KEY = frozenset({"reporting_fact_changes_pkey"})
+# The changelog.
+STATEMENTS |= {
+    "changelog_take": Statement(changes.TAKE, (0, ["sessions"], ROWS, ROWS), ROWS, indexes=_CHANGES_KEY),
+    "changelog_settle": Statement(changes.SETTLE, ([1, 2, 3],), 3, indexes=_CHANGES_KEY),
+    "changelog_waiting": Statement(capture.WAITING, (ROWS,), ROWS, indexes=_CHANGES_KEY, unsorted=True, whole=_CHANGES),
+    "changelog_left": Statement(snapshot.LEFT, ([1, 2, 3],), 3, indexes=_CHANGES_KEY),
+}
+for table in Registry(BUILT_IN).tables:
+    key = frozenset({f"{table.name}_pkey", f"{table.name}_prefix"})
+    STATEMENTS[f"facts_of_{table.name}"] = Statement(
+        changes.FACTS.format(table=table.name), ([1, 2, 1], ["a", "b", "c"]), 3, indexes=key
+    )
+    STATEMENTS[f"snapshot_of_{table.name}"] = Statement(
+        snapshot.SNAPSHOT.format(table=table.name), (table.dataset, 0, "", ROWS), ROWS, indexes=key
+    )
 _LOOKED_AT_FOR_EACH_SOURCE = {"event": 6, "session": 12, "llm_generation": 3, "usage_ledger": 3}
 _ROWS_FOR_EACH_SOURCE = {"event": 40, "session": 40, "llm_generation": 6, "usage_ledger": 6}
 for projection in BUILT_IN:
