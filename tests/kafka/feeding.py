@@ -12,6 +12,7 @@ import asyncpg
 from aiokafka import ConsumerRecord, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.chaos.writers import Writers
 from tests.kafka.clients import admin, create_topic, producer, read_all
 from tests.obstacles import wait_until
 from tests.processes import Running, daemon_settings, started
@@ -143,3 +144,15 @@ async def wait_for_statuses(connection: asyncpg.Connection, rows: Sequence[UUID]
         return bool(count == len(rows))
 
     await wait_until(have, 30)
+
+
+async def write(writers: Writers, transactions: int) -> None:
+    """Lets writers write until so many transactions are committed."""
+
+    async def enough() -> bool:
+        return writers.committed >= transactions
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(writers.run())
+        await wait_until(enough, 60)
+        writers.stop.set()

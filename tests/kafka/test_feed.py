@@ -1,6 +1,5 @@
 """Relay and consumers: what goes through Kafka is projected as what is polled; nothing depends on it (promise 7)."""
 
-import asyncio
 import json
 import signal
 from dataclasses import replace
@@ -12,7 +11,7 @@ import asyncpg
 
 from tests.chaos.verify import settled, verify
 from tests.chaos.writers import Writers
-from tests.kafka.feeding import Feeding, message, metric, readiness, wait_for_statuses
+from tests.kafka.feeding import Feeding, message, metric, readiness, wait_for_statuses, write
 from tests.obstacles import enqueue_tools, gate, open_gate, refuse_by_check, set_columns, statuses, wait_until
 from tests.platform_rows import add_org
 from tests.processes import started
@@ -203,18 +202,6 @@ async def test_a_relay_leases_no_more_than_consumers_will_settle(
         async with feeding.consumers(tmp_path), feeding.consumers(tmp_path):
             # As they settle what was published, the rest is published too.
             assert await settled(feeding.variables["database_url"], 60) > 0
-
-
-async def write(writers: Writers, transactions: int) -> None:
-    """Lets writers write until so many transactions are committed."""
-
-    async def enough() -> bool:
-        return writers.committed >= transactions
-
-    async with asyncio.TaskGroup() as group:
-        group.create_task(writers.run())
-        await wait_until(enough, 60)
-        writers.stop.set()
 
 
 async def wait_until_waiting(keeper: asyncpg.Connection) -> None:
