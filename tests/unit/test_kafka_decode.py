@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
@@ -231,6 +232,22 @@ def test_a_change_event_that_is_none_is_rejected(value: Any, reason: Reason, nam
     assert found.reason == reason
     assert found.detail.startswith(f"{name}: ")
     assert SECRET not in found.detail
+
+
+REAL = sorted((Path(__file__).parent.parent / "kafka" / "debezium").glob("*.json"))
+
+
+def test_there_are_real_messages_of_the_connector() -> None:
+    assert len(REAL) >= 9
+
+
+@pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
+def test_of_what_the_connector_itself_has_sent_the_rows_that_wait_are_to_be_tried(path: Path) -> None:
+    """A row is created, leased, fails for good and is deleted; a snapshot shows one more that waits."""
+    values = [record["value"] for record in json.loads(path.read_text(encoding="utf-8"))]
+    rows = [UUID(int=0x0190_0000_0000_7000_8000_0000_0000_0000 + number) for number in (1, 2)]
+    expected = rows if path.stem == "envelope_after_snapshot" else rows[1:]
+    assert read("debezium", *values) == Decoded(expected, [], len(values) - len(expected))
 
 
 # Whatever comes
