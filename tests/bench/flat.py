@@ -21,6 +21,7 @@ from projector.projections import load_registry
 from projector.settings import Settings
 from projector.sqlfile import load_sql
 from tests.bench.flat_reads import SAMPLE, time_reads
+from tests.bench.parts import Drained
 from tests.bench.stage import SOURCES_SQL, connected
 from tests.daemons import captured_log, settings_for
 
@@ -69,19 +70,6 @@ class FlatScale:
     most_reads: float = 5.0
     most_of_the_time: float = 0.01
     most_off: float = 0.1
-
-
-@dataclass(slots=True)
-class Drained:
-    """One round: rows, and the seconds they took."""
-
-    rows: int
-    seconds: float
-
-    @property
-    def rate(self) -> float:
-        """Rows a second."""
-        return self.rows / self.seconds
 
 
 @dataclass(slots=True)

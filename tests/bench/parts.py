@@ -1,4 +1,4 @@
-"""What several parts of the bench share: databases of their own, distributions, and targets as they are kept."""
+"""What several parts of the bench share: databases of their own, distributions, rates, and targets as they are kept."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -77,6 +77,23 @@ class Spread:
             **{f"{name}_ms": round(value * 1000, 3) for name, value in named.items()},
             "percentiles_ms": [round(value * 1000, 3) for value in self.percentiles],
         }
+
+
+@dataclass(slots=True)
+class Drained:
+    """How many rows of a backlog were projected, and the seconds that it took."""
+
+    rows: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Rows a second."""
+        return self.rows / self.seconds
+
+    def as_json(self) -> dict[str, float]:
+        """For keeping."""
+        return {"rows": self.rows, "seconds": round(self.seconds, 3), "rows_per_second": round(self.rate)}
 
 
 def at_most(figure: str, measured: float, limit: float) -> dict[str, Any]:

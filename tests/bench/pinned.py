@@ -11,7 +11,8 @@ from rich.console import Console
 
 from projector.sqlfile import load_sql
 from tests.bench.load import WRITE, platform, projecting, writing
-from tests.bench.pinned_figures import Drained, PinnedFigures
+from tests.bench.parts import Drained
+from tests.bench.pinned_figures import PinnedFigures
 from tests.bench.stage import connected
 from tests.bench.watch import Watch, Window
 from tests.platform_rows import add_org

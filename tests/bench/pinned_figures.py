@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.parts import Drained
 from tests.bench.watch import Sample, Window
 
 
@@ -38,23 +39,6 @@ class PinnedScale:
     most_waiting_seconds: float = 2.0
     least_dead: float = 0.8
     least_written: float = 0.98
-
-
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """How many rows of a backlog were projected, and the seconds that it took."""
-
-    rows: int
-    seconds: float
-
-    @property
-    def rate(self) -> float:
-        """Rows a second."""
-        return self.rows / self.seconds
-
-    def as_json(self) -> dict[str, float]:
-        """For keeping."""
-        return {"rows": self.rows, "seconds": round(self.seconds, 3), "rows_per_second": round(self.rate)}
 
 
 @dataclass(slots=True)

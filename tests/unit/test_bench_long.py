@@ -5,7 +5,8 @@ from itertools import pairwise
 from typing import Any
 
 from tests.bench.bloat import BloatFigures, BloatScale, Kept
-from tests.bench.pinned_figures import Drained, PinnedFigures, PinnedScale
+from tests.bench.parts import Drained
+from tests.bench.pinned_figures import PinnedFigures, PinnedScale
 from tests.bench.watch import Sample, Window
 
 NOTHING = Sample(
