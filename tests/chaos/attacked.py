@@ -1,7 +1,6 @@
 """The backfill API as a process that is attacked: its answers, its life and its memory are watched meanwhile."""
 
 import asyncio
-import contextlib
 import json
 import signal
 import time
@@ -68,27 +67,6 @@ class Attacked:
     async def backfill(self, org: str, limit: int) -> Answer:
         """One backfill of an org."""
         return await self.request("POST", BACKFILL, by="platform", body={"limit": limit}, headers={"X-Org-Id": org})
-
-    async def raw(self, sent: bytes, seconds: float = 15) -> bytes:
-        """What comes back for these bytes until the service closes the connection; a reset is an end too."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        got = bytearray()
-
-        async def read() -> None:
-            with contextlib.suppress(ConnectionError):
-                while part := await reader.read(65536):
-                    got.extend(part)
-
-        reading = asyncio.create_task(read())
-        try:
-            with contextlib.suppress(ConnectionError):
-                writer.write(sent)
-                await writer.drain()
-            await asyncio.wait_for(reading, seconds)
-            return bytes(got)
-        finally:
-            reading.cancel()
-            writer.close()
 
     async def watch(self) -> None:
         """Asks whether it lives, and how large it is, again and again."""

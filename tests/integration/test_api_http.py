@@ -12,6 +12,7 @@ import pytest
 from backfill_api.problems import CONTENT_TYPE
 from backfill_api.server import Limits
 from tests.api import FakeOperations, RunningApi, running_api
+from tests.raw_http import closes_of, parsed
 
 SECRET = b"canary-5ecret"
 HOST = b"Host: x\r\n"
@@ -22,14 +23,6 @@ QUICK = Limits(idle_seconds=0.6, body_seconds=0.4, answer_seconds=0.6, linger_se
 async def api() -> AsyncIterator[RunningApi]:
     async with running_api(operations=FakeOperations(), limits=QUICK) as running:
         yield running
-
-
-def parsed(sent: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of the first answer."""
-    head, _, body = sent.partition(b"\r\n\r\n")
-    first, *lines = head.decode().split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    return int(first.split()[1]), headers, body[: int(headers["content-length"])]
 
 
 BOTH = b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n"
@@ -111,32 +104,6 @@ async def test_an_upgrade_is_not_made(api: RunningApi) -> None:
 
 async def closes(api: RunningApi, sent: bytes, *, trickle: bytes = b"", pause: float = 0.1) -> tuple[float, bytes]:
     return await closes_of(api.service.port, sent, trickle=trickle, pause=pause, longest=10)
-
-
-async def closes_of(port: int, sent: bytes, *, trickle: bytes, pause: float, longest: float) -> tuple[float, bytes]:
-    """How long a connection lives on which this is sent, and then a trickle; and what came back."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    started = time.monotonic()
-    got = bytearray()
-
-    async def read() -> None:
-        # A reset is an end too: what was sent into a closed connection causes it.
-        with contextlib.suppress(ConnectionError):
-            while part := await reader.read(65536):
-                got.extend(part)
-
-    reading = asyncio.create_task(read())
-    try:
-        writer.write(sent)
-        while not reading.done() and time.monotonic() - started < longest:
-            if trickle and not writer.is_closing():
-                writer.write(trickle)
-            await asyncio.wait([reading], timeout=pause)
-        assert reading.done(), "the connection stayed open"
-        return time.monotonic() - started, bytes(got)
-    finally:
-        reading.cancel()
-        writer.close()
 
 
 async def test_a_connection_without_a_request_ends(api: RunningApi) -> None:
