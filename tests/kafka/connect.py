@@ -68,15 +68,20 @@ class Connect:
         self._companion = companion
 
     async def streaming(self) -> None:
-        """Waits until each connector holds its slot; what is written from then on becomes messages."""
+        """Waits until each connector streams; what is written from then on becomes messages."""
         connection = await asyncpg.connect(self._dsn)
 
-        async def all_hold() -> bool:
-            held = "SELECT count(*) FROM pg_replication_slots WHERE active AND slot_name = ANY ($1)"
-            return bool(await connection.fetchval(held, list(self._connectors)) == len(self._connectors))
+        async def all_stream() -> bool:
+            # A slot is active as soon as it is being created, when it does not see yet what is written.
+            streaming = (
+                "SELECT count(*) FROM pg_replication_slots AS slot"
+                " JOIN pg_stat_replication AS sender ON sender.pid = slot.active_pid"
+                " WHERE sender.state = 'streaming' AND slot.slot_name = ANY ($1)"
+            )
+            return bool(await connection.fetchval(streaming, list(self._connectors)) == len(self._connectors))
 
         try:
-            await wait_until(all_hold, _STREAMING_SECONDS)
+            await wait_until(all_stream, _STREAMING_SECONDS)
         finally:
             await connection.close()
 
