@@ -19,8 +19,9 @@ from projector.errors import describe, is_database_fault
 from projector.health import Health
 from projector.kafka.capture import count_waiting, uncaptured
 from projector.kafka.changelog_metrics import ChangelogMetrics
-from projector.kafka.changelog_producer import ChangelogProducer, describe_kafka
+from projector.kafka.changelog_producer import ChangelogProducer
 from projector.kafka.changes import LEASE_SECONDS, MOST_FACTS, ChangeQueue, FactNow, Taken
+from projector.kafka.errors import describe_kafka
 from projector.kafka.settings import KafkaSettings
 from projector.registry import Registry
 from projector.worker import Backoff, wait_for

@@ -6,14 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    AuthenticationFailedError,
-    KafkaConnectionError,
-    KafkaError,
-    ProducerFenced,
-    TopicAuthorizationFailedError,
-    TransactionalIdAuthorizationFailed,
-)
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from projector.kafka.changes import FactNow
 from projector.kafka.client import new_producer
@@ -21,22 +14,6 @@ from projector.kafka.publish import publish
 from projector.kafka.settings import KafkaSettings
 
 _STOP_SECONDS = 2.0
-
-_WORDS: dict[type[BaseException], str] = {
-    AuthenticationFailedError: "the cluster refused the login: check REPORTING_KAFKA_SASL_* and the user there",
-    KafkaConnectionError: "no broker could be reached, or none let us in: check REPORTING_KAFKA_BOOTSTRAP_SERVERS,"
-    " REPORTING_KAFKA_SECURITY_PROTOCOL and the login",
-    ProducerFenced: "another process publishes by now",
-    TopicAuthorizationFailedError: "the user may not write to a topic: an ACL is missing",
-    TransactionalIdAuthorizationFailed: "the user may not use the transactional id: an ACL is missing",
-    TimeoutError: "no answer in time",
-}
-
-
-def describe_kafka(error: BaseException) -> str:
-    """An error of the cluster, or on the way to it, as its class and our own words."""
-    words = next((words for kind, words in _WORDS.items() if isinstance(error, kind)), "")
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 @dataclass(slots=True)
