@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -36,6 +37,17 @@ def _postgres_url(value: SecretStr) -> SecretStr:
         port = host.rpartition("]")[2].partition(":")[2]
         if not re.fullmatch("[0-9]*", port):
             raise ValueError(f"has a port that is no number; {_ESCAPES}")
+    return value
+
+
+def topic_name(value: str) -> str:
+    """A name, or the beginning of one, that Kafka allows for a topic; it leaves room for what we append.
+
+    Raises:
+        ValueError: it does not allow it.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", value) or value in {".", ".."}:
+        raise ValueError("must be of letters, digits, dots, underscores and hyphens, 200 at the most")
     return value
 
 
@@ -112,7 +124,9 @@ class Settings(SharedSettings):
     reporting_listen: bool = Field(
         default=True, description="Whether to LISTEN for wake-ups; needs a direct connection, falls back to polling."
     )
-    reporting_changelog_topic_prefix: str | None = Field(
+    reporting_changelog_topic_prefix: Annotated[
+        Annotated[str, AfterValidator(topic_name)] | None, BeforeValidator(lambda value: value or None)
+    ] = Field(
         default=None,
         description="Changed facts are published to Kafka, each dataset to PREFIX.DATASET; unset: they are not.",
     )
@@ -162,23 +176,30 @@ def load_settings(**overrides: SecretStr | bool | int) -> Settings:
 
 
 def _explain(kind: type[BaseSettings], error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors(include_url=False):
-        name = str(problem["loc"][0])
-        field = kind.model_fields[name]
-        if problem["type"] == "missing":
-            lines.append(f"{name.upper()} is not set. {field.description}")
-        elif name == "database_url":
-            lines.append(f"{name.upper()} (not shown here) {problem['ctx']['error']}. {field.description}")
-        else:
-            lines.append(f"{name.upper()}={str(problem['input'])!r}: must be {_allowed(field)}. {field.description}")
-    return "\n".join(lines)
+    return "\n".join(_sentence(kind, problem) for problem in error.errors(include_url=False))
+
+
+def _sentence(kind: type[BaseSettings], problem: ErrorDetails) -> str:
+    own_words = problem.get("ctx", {}).get("error")
+    if not problem["loc"]:  # of several settings together
+        return str(own_words)
+    name = str(problem["loc"][0])
+    field = kind.model_fields[name]
+    if problem["type"] == "missing":
+        return f"{name.upper()} is not set. {field.description}"
+    words = own_words or f"must be {_allowed(field)}"
+    # URLs may hold passwords.
+    if name.endswith("_url") or SecretStr in {field.annotation, *get_args(field.annotation)}:
+        return f"{name.upper()} (not shown here) {words}. {field.description}"
+    return f"{name.upper()}={str(problem['input'])!r}: {words}. {field.description}"
 
 
 def _allowed(field: FieldInfo) -> str:
     """What values a field may have, in words."""
     if field.annotation is bool:
         return "true or false"
+    if field.annotation is str:
+        return "a text that is not empty"
     if isinstance(field.annotation, type) and issubclass(field.annotation, StrEnum):
         return "one of " + ", ".join(field.annotation)
     if field.annotation not in {int, float}:

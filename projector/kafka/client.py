@@ -5,6 +5,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
+from projector.kafka.oauth import token_provider
 from projector.kafka.settings import KafkaSettings
 
 _REQUEST_TIMEOUT_MS = 10_000
@@ -49,7 +50,27 @@ def new_admin(settings: KafkaSettings) -> AIOKafkaAdminClient:
 
 
 def _common(settings: KafkaSettings) -> dict[str, Any]:
-    return {
-        "bootstrap_servers": settings.reporting_kafka_bootstrap_servers,
+    return {"bootstrap_servers": settings.reporting_kafka_bootstrap_servers, **access(settings)}
+
+
+def access(settings: KafkaSettings) -> dict[str, Any]:
+    """How a client calls itself and gets in, as aiokafka's clients and connections take it.
+
+    Raises:
+        AccessError: a file of certificates or keys cannot be read, or does not hold what it should.
+    """
+    options: dict[str, Any] = {
         "client_id": settings.reporting_kafka_client_id,
+        "security_protocol": settings.reporting_kafka_security_protocol,
     }
+    if settings.uses_tls:
+        options["ssl_context"] = settings.tls_context()
+    if settings.uses_sasl:
+        options["sasl_mechanism"] = settings.reporting_kafka_sasl_mechanism
+        if settings.reporting_kafka_sasl_mechanism == "OAUTHBEARER":
+            options["sasl_oauth_token_provider"] = token_provider(settings)
+        else:
+            password = settings.reporting_kafka_sasl_password
+            options["sasl_plain_username"] = settings.reporting_kafka_sasl_username
+            options["sasl_plain_password"] = password.get_secret_value() if password else None
+    return options

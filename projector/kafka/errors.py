@@ -6,8 +6,8 @@ import ssl
 from aiokafka import errors as kafka
 
 
-class TokenError(kafka.KafkaError):  # type: ignore[misc] # of another kind it would end the client's own tasks
-    """No token for OAUTHBEARER; the words are ours, say what to do, and hold no secret."""
+class AccessError(kafka.KafkaError):  # type: ignore[misc] # of another kind it would end the client's own tasks
+    """A certificate or token cannot be had; the words are ours, say what to do, and hold no secret."""
 
     def __init__(self, words: str) -> None:
         super().__init__(words)
@@ -110,7 +110,7 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
 def describe_kafka(error: BaseException) -> str:
     """An error of the cluster, or of the way to it, as its class and our own words, without what it says itself."""
     name = type(error).__name__
-    if isinstance(error, TokenError):
+    if isinstance(error, AccessError):
         words = error.words
     else:
         words = next((words for kind, words in _WORDS if isinstance(error, kind)), "")

@@ -6,7 +6,7 @@ import aiokafka.errors
 import pytest
 from aiokafka.errors import KafkaError, kafka_errors
 
-from projector.kafka.errors import TokenError, describe_kafka
+from projector.kafka.errors import AccessError, describe_kafka
 
 CONTENT = "content of a row"
 
@@ -47,7 +47,7 @@ def test_what_a_broker_answers_has_words(kind: type[KafkaError]) -> None:
         (ssl.SSLError("x"), "REPORTING_KAFKA_SECURITY_PROTOCOL"),
         (TimeoutError(), "in time"),
         (ConnectionResetError(), "REPORTING_KAFKA_BOOTSTRAP_SERVERS"),
-        (TokenError("the file of the token is empty"), "the file of the token is empty"),
+        (AccessError("the file of the token is empty"), "the file of the token is empty"),
     ],
 )
 def test_says_what_to_do(error: Exception, hint: str) -> None:
