@@ -177,7 +177,7 @@ class ApacheBroker:
             for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
             for argument in ("--add-scram", f"{mechanism}=[name={name},password={password}]")
         ]
-        self.tool("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties), *users)
+        self.tool("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._properties), *users)
 
     def _run(self) -> None:
         self._starts += 1
