@@ -17,6 +17,7 @@ from projector.fitness import Fitness
 from projector.kafka.changelog_task import Cluster, run_changelog
 from projector.kafka.feed import KafkaFeed
 from projector.kafka.settings import KafkaSettings
+from projector.kafka.topics import ensure_outbox_topics
 from projector.listener import Listener
 from projector.metrics import OTHER_SOURCE_TYPE, Metrics
 from projector.process import Named, Process
@@ -104,6 +105,8 @@ class Daemon(Process):
         ]
         if self.settings.reporting_listen and self.kafka is None:
             helpers.append(("listener", Listener(self.settings, pool, feed, self.stop, self.log).run()))
+        if self.kafka is not None:
+            helpers.append(("topics", ensure_outbox_topics(self.kafka, self.stop, self.log)))
         return helpers
 
     async def _publish_changes(self, pool: asyncpg.Pool, timeouts: Timeouts) -> None:

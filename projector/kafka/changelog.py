@@ -23,6 +23,7 @@ from projector.kafka.changelog_producer import ChangelogProducer
 from projector.kafka.changes import LEASE_SECONDS, MOST_FACTS, ChangeQueue, FactNow, Taken
 from projector.kafka.errors import describe_kafka
 from projector.kafka.settings import KafkaSettings
+from projector.kafka.topics import changelog_topic, changelog_topics, ensure_topics, transactional_id
 from projector.registry import Registry
 from projector.worker import Backoff, wait_for
 
@@ -35,11 +36,6 @@ _TOPICS_SECONDS = 30.0
 _LARGEST_SHARE = 0.05
 _RELEASE_SECONDS = 2.0
 _FAULTS_UNTIL_NOT_READY = 3
-
-
-def changelog_topic(prefix: str, dataset: str) -> str:
-    """The topic of a dataset's facts: `prefix.dataset`, whether or not the prefix ends in a dot."""
-    return f"{prefix.removesuffix('.')}.{dataset}"
 
 
 @dataclass(slots=True)
@@ -73,9 +69,7 @@ class Changelog:
         tables = {table.dataset: table.name for table in self.registry.tables}
         topics = {dataset: changelog_topic(self.prefix, dataset) for dataset in tables}
         self._queue = ChangeQueue(self.pool, self.timeouts, tables, self.clock)
-        self._producer = ChangelogProducer(
-            self.kafka, topics, transactional_id=changelog_topic(self.prefix, "changelog")
-        )
+        self._producer = ChangelogProducer(self.kafka, topics, transactional_id=transactional_id(self.prefix))
 
     async def run(self) -> None:
         """Publishes until `stop` is set. No fault ends it, neither of the database nor of the cluster."""
@@ -127,6 +121,9 @@ class Changelog:
         return 0.0 if taken.seqs else _IDLE_SECONDS
 
     async def _begin(self) -> None:
+        await ensure_topics(
+            self.kafka, changelog_topics(self.prefix, (table.dataset for table in self.registry.tables)), self.log
+        )
         await self._producer.start()
         self.log.info("publishing the changelog", prefix=self.prefix)
         self._topics_at = float("-inf")

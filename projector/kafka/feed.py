@@ -14,6 +14,7 @@ from projector.kafka.dead_letters import DeadLetters
 from projector.kafka.metrics import ConsumerMetrics
 from projector.kafka.producer import Producer
 from projector.kafka.settings import KafkaSettings
+from projector.kafka.topics import dead_letter_topic
 from projector.overdue import Overdue
 from projector.process import Named
 from projector.worker import Claims, Worker, wait_for
@@ -50,7 +51,7 @@ class KafkaFeed:
     async def _consume(self, name: str, new_worker: NewWorker, metrics: ConsumerMetrics) -> None:
         settings, log = self.settings, self.log.bind(worker=name)
         producer = Producer(lambda: new_producer(settings))
-        dead_letters = DeadLetters(f"{settings.reporting_kafka_outbox_topic}.dlq", producer, metrics, log)
+        dead_letters = DeadLetters(dead_letter_topic(settings), producer, metrics, log)
         consumer = Consumer(
             settings, self.most, new=lambda: new_consumer(settings), dead_letters=dead_letters, metrics=metrics,
             health=self.health, stop=self.stop, log=log,

@@ -21,6 +21,7 @@ from projector.kafka.metrics import RelayMetrics
 from projector.kafka.producer import Producer
 from projector.kafka.publish import Message
 from projector.kafka.settings import KafkaSettings
+from projector.kafka.topics import ensure_outbox_topics
 from projector.leases import Lease, count_leased, lease, release
 from projector.listener import Listener
 from projector.passes import add
@@ -128,7 +129,10 @@ class Relay(Process):
         workers = [
             (f"worker-{number}", self._worker(number, pool, feed, Claimer(backlog), metrics)) for number in numbers
         ]
-        helpers = [("wake", close_on_stop(feed, self.stop))]
+        helpers = [
+            ("wake", close_on_stop(feed, self.stop)),
+            ("topics", ensure_outbox_topics(self.kafka, self.stop, self.log)),
+        ]
         if self.settings.reporting_listen:
             helpers.append(("listener", Listener(self.settings, pool, feed, self.stop, self.log).run()))
         self.log.info("relaying", workers=len(workers), topic=self.kafka.reporting_kafka_outbox_topic)

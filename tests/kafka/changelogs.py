@@ -16,9 +16,10 @@ from structlog.testing import LogCapture
 from projector.database import Timeouts
 from projector.health import Health
 from projector.kafka.capture import enable
-from projector.kafka.changelog import Changelog, changelog_topic
+from projector.kafka.changelog import Changelog
 from projector.kafka.changelog_metrics import ChangelogMetrics
 from projector.kafka.settings import KafkaSettings
+from projector.kafka.topics import changelog_topic
 from projector.registry import Registry
 from schemas.facts import FACT_MODELS, FactKey
 from tests.daemons import captured_log

@@ -9,7 +9,7 @@ import pytest
 
 from projector.batch import BatchRules
 from projector.database import Timeouts
-from projector.kafka.changelog import changelog_topic
+from projector.kafka.topics import changelog_topic
 from projector.registry import Registry
 from projector.settings import OnSourceGone
 from schemas.facts import FACTS_SCHEMA_VERSION, RemovedFact
