@@ -1,7 +1,8 @@
-"""The command line: `projector migrate | run | relay | drain | status | requeue | backfill | changelog | demo`.
+"""The command line: `projector migrate | run | relay | drain | status | requeue | backfill | changelog | kafka | demo`.
 
 Exit status: 0 done, 1 done but something needs an operator (dead letters, an unclean stop), 2 wrong usage or settings,
-3 the database could not be reached or refused. `backfill` speaks to the service instead, see backfill_command.py.
+3 the database could not be reached or refused. `backfill` speaks to the service and `kafka` to the cluster instead,
+see backfill_command.py and kafka/commands.py.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from projector.drain import DrainResult, drain
 from projector.errors import PoolerError, describe, is_database_fault
 from projector.failed import Selection, count_requeueable, requeue
 from projector.health import PortError
+from projector.kafka import commands as kafka_commands
 from projector.kafka.capture import CaptureError, enable
 from projector.kafka.changelog_task import changelog_cluster
 from projector.kafka.relay import Relay
@@ -61,6 +63,8 @@ def run(arguments: Sequence[str]) -> int:
         return demo(with_kafka=options.kafka)
     if options.command == "backfill":
         return backfill_command.backfill(options)
+    if options.command == "kafka":
+        return kafka_commands.kafka(options)
     try:
         settings = load_settings(**({"reporting_feed": options.feed} if getattr(options, "feed", None) else {}))
     except SettingsError as error:
@@ -130,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     requeue.add_argument("--dry-run", action="store_true", help="count, change nothing")
     backfill_command.add_parser(commands)
     changelog_command.add_parser(commands)
+    kafka_commands.add_parser(commands)
     demo = commands.add_parser("demo", help="watch the projector at work on an embedded PostgreSQL")
     demo.add_argument("--kafka", action="store_true", help="by relay, consumers and changelog on a light broker")
     return parser

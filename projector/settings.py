@@ -51,6 +51,10 @@ def topic_name(value: str) -> str:
     return value
 
 
+TopicPrefix = Annotated[Annotated[str, AfterValidator(topic_name)] | None, BeforeValidator(lambda value: value or None)]
+"""What topics' names begin with; an empty one is none."""
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -124,9 +128,7 @@ class Settings(SharedSettings):
     reporting_listen: bool = Field(
         default=True, description="Whether to LISTEN for wake-ups; needs a direct connection, falls back to polling."
     )
-    reporting_changelog_topic_prefix: Annotated[
-        Annotated[str, AfterValidator(topic_name)] | None, BeforeValidator(lambda value: value or None)
-    ] = Field(
+    reporting_changelog_topic_prefix: TopicPrefix = Field(
         default=None,
         description="Changed facts are published to Kafka, each dataset to PREFIX.DATASET; unset: they are not.",
     )
