@@ -158,7 +158,7 @@ for table in Registry(BUILT_IN).tables:
         changes.FACTS.format(table=table.name), ([1, 2, 1], ["a", "b", "c"]), 3, indexes=key
     )
     STATEMENTS[f"snapshot_of_{table.name}"] = Statement(
-        snapshot.SNAPSHOT.format(table=table.name), (table.dataset, 0, "", ROWS), ROWS, indexes=key
+        snapshot.SNAPSHOT.format(table=table.name), (table.dataset, 0, "", ROWS), ROWS, indexes=key, operator=True
     )
 _LOOKED_AT_FOR_EACH_SOURCE = {"event": 6, "session": 12, "llm_generation": 3, "usage_ledger": 3}
 _ROWS_FOR_EACH_SOURCE = {"event": 40, "session": 40, "llm_generation": 6, "usage_ledger": 6}

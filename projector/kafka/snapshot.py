@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from projector.database import Timeouts, acquire, transaction
+from projector.database import Timeouts, acquire, operator_transaction, transaction
 from projector.registry import Table
 from projector.sqlfile import load_sql
 
@@ -59,7 +59,9 @@ class Snapshot:
         return facts
 
     async def _enqueue(self, place: tuple[int, str]) -> asyncpg.Record:
-        async with acquire(self.pool) as connection, transaction(connection, self.timeouts):
+        async with acquire(self.pool) as connection, operator_transaction(connection, self.timeouts):
+            # Without statistics yet, another index and a sort of all the rest would seem no dearer than the key.
+            await connection.execute("SET LOCAL enable_sort = off")
             statement = SNAPSHOT.format(table=self.table.name)
             record = await connection.fetchrow(statement, self.table.dataset, *place, self.slice_facts)
         assert record is not None
