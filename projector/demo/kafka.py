@@ -10,16 +10,15 @@ from pathlib import Path
 import asyncpg
 import structlog
 from aiokafka import AIOKafkaConsumer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from prometheus_client import CollectorRegistry
 from rich.table import Table
 
 from projector.demo.broker import light_broker
 from projector.kafka.capture import enable
-from projector.kafka.changelog import changelog_topic
 from projector.kafka.changelog_task import Cluster
 from projector.kafka.relay import Relay
 from projector.kafka.settings import KafkaSettings
+from projector.kafka.topics import changelog_topic, changelog_topics, create_missing, outbox_topics
 from projector.registry import Registry
 from projector.settings import Settings
 
@@ -93,10 +92,12 @@ async def running_kafka(
     with light_broker(folder) as broker:
         kafka = KafkaSettings(
             reporting_kafka_bootstrap_servers=broker.bootstrap, reporting_kafka_idempotence=False,
-            reporting_kafka_session_timeout_secs=1, reporting_kafka_outbox_topic="reporting.outbox.v1",
+            reporting_kafka_session_timeout_secs=1, reporting_kafka_partitions=_PARTITIONS,
+            reporting_kafka_replication_factor=1,
         )  # fmt: skip
-        topics = {changelog_topic(_PREFIX, table.dataset): table.dataset for table in registry.tables}
-        await _create_topics(kafka, topics)
+        datasets = [table.dataset for table in registry.tables]
+        await create_missing(kafka, [*outbox_topics(kafka), *changelog_topics(_PREFIX, datasets)])
+        topics = {changelog_topic(_PREFIX, dataset): dataset for dataset in datasets}
         await _capture(settings, registry, log)
         relay = Relay(settings, registry, log, kafka=kafka)
         running = DemoKafka(Cluster(kafka, _PREFIX), relay)
@@ -108,16 +109,6 @@ async def running_kafka(
             relay.stop.set()
             reading.cancel()
             await asyncio.gather(relaying, reading, return_exceptions=True)
-
-
-async def _create_topics(kafka: KafkaSettings, changelog: dict[str, str]) -> None:
-    outbox = kafka.reporting_kafka_outbox_topic
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.reporting_kafka_bootstrap_servers)
-    await admin.start()
-    try:
-        await admin.create_topics([NewTopic(name, _PARTITIONS, 1) for name in (outbox, f"{outbox}.dlq", *changelog)])
-    finally:
-        await admin.close()
 
 
 async def _capture(settings: Settings, registry: Registry, log: structlog.stdlib.BoundLogger) -> None:

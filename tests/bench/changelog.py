@@ -18,9 +18,10 @@ from rich.console import Console
 from projector.database import Timeouts, open_pool
 from projector.health import Health
 from projector.kafka.capture import enable
-from projector.kafka.changelog import Changelog, changelog_topic
+from projector.kafka.changelog import Changelog
 from projector.kafka.changelog_metrics import ChangelogMetrics
 from projector.kafka.settings import KafkaSettings
+from projector.kafka.topics import changelog_topic
 from projector.logs import configure_logs
 from projector.projections import load_registry
 from tests.bench.contestants import Projector, default_settings

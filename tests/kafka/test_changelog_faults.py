@@ -13,10 +13,10 @@ from aiokafka.errors import KafkaError
 
 from projector.database import Timeouts
 from projector.demo.companion import free_port
-from projector.kafka.changelog import changelog_topic
 from projector.kafka.changelog_producer import ChangelogProducer
 from projector.kafka.changelog_task import Cluster
 from projector.kafka.changes import ChangeQueue, Taken
+from projector.kafka.topics import changelog_topic
 from projector.registry import Registry
 from tests.daemons import running, settings_for
 from tests.kafka.apache import ApacheBroker

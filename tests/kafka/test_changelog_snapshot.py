@@ -6,7 +6,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from projector.kafka.changelog import changelog_topic
+from projector.kafka.topics import changelog_topic
 from projector.registry import Registry
 from tests.kafka.brokers import Broker
 from tests.kafka.changelogs import (
