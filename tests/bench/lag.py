@@ -224,11 +224,19 @@ async def _daemon(dsn: str, folder: Path) -> AsyncIterator[Running]:
         yield process
 
 
-async def _measure_bare(connection: asyncpg.Connection, rows: int, figures: LagFigures) -> None:
+@asynccontextmanager
+async def for_bare_transactions(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection that plans as a batch does."""
+    async with connected(dsn) as connection:
+        await connection.execute(_UNIT_SETTINGS)
+        yield connection
+
+
+async def measure_bare(connection: asyncpg.Connection, rows: int, bare: Spread, bare_durable: Spread) -> None:
     """Projects generations one at a time, by the projector's own statement: waiting for the disk and not, in turn."""
     sources = [record["id"] for record in await connection.fetch(UNIT_SOURCES, 2 * rows)]
     for number, row in enumerate(sources):
-        synchronous, spread = (("off", figures.bare), ("on", figures.bare_durable))[number % 2]
+        synchronous, spread = (("off", bare), ("on", bare_durable))[number % 2]
         await connection.execute(f"SET synchronous_commit = {synchronous}")
         spread.seconds.append(await _bare_transaction(connection, row))
 
@@ -245,20 +253,19 @@ async def _measure_live(dsn: str, folder: Path, figures: LagFigures, console: Co
     """Each load, each way; before each and at the end, a part of the bare transactions, as a machine's pace varies."""
     loads = figures.scale.loads
     bare_rows = figures.scale.unit_rows // (len(loads) * len(_WAYS) + 1)
-    async with _daemon(dsn, folder), connected(dsn) as connection, connected(dsn) as bare:
-        await bare.execute(_UNIT_SETTINGS)
-        await _live(connection, dsn, "warm-up", Load(loads[0].rate, 1, loads[0].writers, _ORGS))
+    async with _daemon(dsn, folder), connected(dsn) as connection, for_bare_transactions(dsn) as bare:
+        await run_live(connection, dsn, "warm-up", Load(loads[0].rate, 1, loads[0].writers, _ORGS))
         for way in _WAYS:
             await set_notify_trigger(connection, wanted=way == "notify")
             for load in loads:
-                await _measure_bare(bare, bare_rows, figures)
-                run = await _live(connection, dsn, way, load)
+                await measure_bare(bare, bare_rows, figures.bare, figures.bare_durable)
+                run = await run_live(connection, dsn, way, load)
                 figures.runs.append(run)
                 console.print(f"lag: {run.name}: median {run.lag.median * 1000:.1f} ms")
-        await _measure_bare(bare, bare_rows, figures)
+        await measure_bare(bare, bare_rows, figures.bare, figures.bare_durable)
 
 
-async def _live(connection: asyncpg.Connection, dsn: str, way: str, load: Load) -> LiveRun:
+async def run_live(connection: asyncpg.Connection, dsn: str, way: str, load: Load) -> LiveRun:
     """Writes a load, and waits until it is projected, though not for ever."""
     model = f"{way} {load.rate:g}"
     written = await write_live(dsn, load, model)

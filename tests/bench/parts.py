@@ -101,6 +101,11 @@ def at_most(figure: str, measured: float, limit: float) -> dict[str, Any]:
     return {"figure": figure, "limit": limit, "measured": round(measured, 4), "reached": measured <= limit}
 
 
+def at_least(figure: str, measured: float, least: float) -> dict[str, Any]:
+    """A target that a figure must reach, as it is kept."""
+    return {"figure": figure, "least": least, "measured": round(measured, 4), "reached": measured >= least}
+
+
 def new_table(title: str, first: str, *others: str) -> Table:
     """A table whose first column is words, the others numbers."""
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -114,4 +119,5 @@ def show_targets(targets: list[dict[str, Any]], console: Console) -> None:
     """Prints each target with what was measured."""
     for target in targets:
         verdict = "[green]reached[/]" if target["reached"] else "[red]missed[/]"
-        console.print(f"{target['figure']} = {target['measured']:.4g}, at most {target['limit']:g}: {verdict}")
+        bound = f"at least {target['least']:g}" if "least" in target else f"at most {target['limit']:g}"
+        console.print(f"{target['figure']} = {target['measured']:.4g}, {bound}: {verdict}")
