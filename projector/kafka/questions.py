@@ -64,7 +64,9 @@ async def may_write(client: AIOKafkaClient, topic: str) -> type[KafkaError]:
 
 
 def _error_of(topics: Sequence[Any]) -> type[KafkaError]:
-    error: type[KafkaError] = for_code(topics[0][1][0][1])
+    """The error about the one partition that was asked for. Some brokers leave out what is not there."""
+    codes = [code for _, partitions in topics for _, code, *_ in partitions]
+    error: type[KafkaError] = for_code(codes[0]) if codes else UnknownTopicOrPartitionError
     return error
 
 
