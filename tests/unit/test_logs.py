@@ -162,3 +162,43 @@ def test_rows_that_something_was_in_the_way_of_are_told() -> None:
 
 def test_rows_of_a_projection_that_does_not_fit_are_not_told_batch_by_batch() -> None:
     assert told(BatchResult(limit=500, claimed=2, postponed={"event": 2}), 0.1) == []
+
+
+def test_kafkas_client_repeats_itself_once_a_minute() -> None:
+    stream, now = io.StringIO(), 0.0
+    configure_logs("json", "info", stream, clock=lambda: now)
+    client = logging.getLogger("aiokafka")
+    for _ in range(100):
+        client.error("Unable connect to node with id %s: %s", 1, "refused")
+    client.error("Unable connect to node with id %s: %s", 2, "refused")
+    now = 59.0
+    client.error("Unable connect to node with id %s: %s", 1, "refused")
+    now = 60.0
+    client.error("Unable connect to node with id %s: %s", 1, "refused")
+    told = lines(stream)
+    assert [line["message"][-10:] for line in told] == ["1: refused", "2: refused", "1: refused"]
+    assert [line.get("left_out") for line in told] == [None, None, 100]
+
+
+def test_what_kafkas_client_tries_again_is_a_warning_at_the_most_and_what_surprises_it_an_error() -> None:
+    stream = io.StringIO()
+    configure_logs("json", "info", stream)
+    logging.getLogger("aiokafka").error("Unable connect")
+    logging.getLogger("aiokafka.producer.sender").error("Got error produce response")
+    try:
+        raise ValueError("row content")
+    except ValueError:
+        logging.getLogger("aiokafka.consumer.fetcher").exception("Unexpected error in fetcher routine")
+    assert [(line["level"], line["message"]) for line in lines(stream)] == [
+        ("warning", "Unable connect"),
+        ("error", "Unexpected error in fetcher routine"),
+    ]
+    assert "row content" not in stream.getvalue()
+
+
+def test_other_libraries_may_repeat_themselves() -> None:
+    stream = io.StringIO()
+    configure_logs("json", "info", stream)
+    for _ in range(2):
+        logging.getLogger("asyncio").error("the same")
+    assert [line["level"] for line in lines(stream)] == ["error", "error"]
