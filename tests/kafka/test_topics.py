@@ -48,7 +48,13 @@ async def test_creates_what_is_missing_and_changes_nothing_that_is_there(broker:
     await create_topic(broker.bootstrap, prefix + "facts.runs", 1, {"cleanup.policy": "delete"})
     created = await create_missing(settings, topics)
     assert sorted(created) == [prefix + "facts.turns", prefix + "outbox", prefix + "outbox.dlq"]
-    assert await found(broker.bootstrap, [topic.name for topic in topics]) == {
+    names = [topic.name for topic in topics]
+
+    async def seen() -> bool:  # a broker learns of new topics a moment later
+        return len(await found(broker.bootstrap, names)) == len(names)
+
+    await wait_until(seen)
+    assert await found(broker.bootstrap, names) == {
         prefix + "outbox": (3, "delete"), prefix + "outbox.dlq": (3, "delete"),
         prefix + "facts.turns": (3, "compact"), prefix + "facts.runs": (1, "delete"),
     }  # fmt: skip
@@ -75,7 +81,11 @@ async def test_programs_create_only_where_the_settings_ask_for_it(broker: Broker
     assert await ensure_topics(settings_for(broker.bootstrap), topics, log)
     assert await found(broker.bootstrap, [prefix + "topic"]) == {}
     assert await ensure_topics(settings_for(broker.bootstrap, create_topics=True), topics, log)
-    assert list(await found(broker.bootstrap, [prefix + "topic"])) == [prefix + "topic"]
+
+    async def seen() -> bool:
+        return list(await found(broker.bootstrap, [prefix + "topic"])) == [prefix + "topic"]
+
+    await wait_until(seen)
 
 
 async def test_a_program_goes_on_while_the_cluster_is_away() -> None:

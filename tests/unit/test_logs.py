@@ -186,7 +186,7 @@ def test_what_kafkas_client_tries_again_is_a_warning_at_the_most_and_what_surpri
     logging.getLogger("aiokafka").error("Unable connect")
     logging.getLogger("aiokafka.producer.sender").error("Got error produce response")
     try:
-        raise ValueError("row content")
+        int("row content")
     except ValueError:
         logging.getLogger("aiokafka.consumer.fetcher").exception("Unexpected error in fetcher routine")
     assert [(line["level"], line["message"]) for line in lines(stream)] == [
