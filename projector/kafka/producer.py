@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from projector.kafka.publish import Message, publish
 
+# Longer than one request of the client may take.
+_START_SECONDS = 15.0
 _STOP_SECONDS = 5.0
 
 
@@ -18,9 +20,9 @@ class Producer:
     A producer that has failed may be of no use any more: an idempotent one cannot tell what got through.
     """
 
-    def __init__(self, new: Callable[[], AIOKafkaProducer]) -> None:
-        """Args: new: makes a producer, not started."""
-        self._new = new
+    def __init__(self, new: Callable[[], AIOKafkaProducer], start_seconds: float = _START_SECONDS) -> None:
+        """Args: new: makes a producer, not started; start_seconds: the longest that its start may take."""
+        self._new, self._start_seconds = new, start_seconds
         self._current: AIOKafkaProducer | None = None
 
     async def ready(self, topic: str) -> None:
@@ -51,16 +53,24 @@ class Producer:
         """Lets go of the connections; what is still on its way is given up after some seconds."""
         producer, self._current = self._current, None
         if producer is not None:
-            with suppress(KafkaError, TimeoutError):
-                await asyncio.wait_for(producer.stop(), _STOP_SECONDS)
+            await _give_up(producer)
 
     async def _started(self) -> AIOKafkaProducer:
         if self._current is None:
             producer = self._new()
             try:
-                await producer.start()
+                # After a refused token, the client would try without end.
+                await asyncio.wait_for(producer.start(), self._start_seconds)
+            except TimeoutError:
+                await _give_up(producer)
+                raise KafkaTimeoutError from None
             except BaseException:
-                await producer.stop()
+                await _give_up(producer)
                 raise
             self._current = producer
         return self._current
+
+
+async def _give_up(producer: AIOKafkaProducer) -> None:
+    with suppress(KafkaError, TimeoutError):
+        await asyncio.wait_for(producer.stop(), _STOP_SECONDS)

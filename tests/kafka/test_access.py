@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed
+from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, SaslAuthenticationFailed
 
 from projector.kafka.client import access, new_consumer, new_producer
 from projector.kafka.errors import AccessError, describe_kafka
 from projector.kafka.oauth import TokenFile, TokenUrl
+from projector.kafka.producer import Producer
 from projector.kafka.reach import reach
 from projector.kafka.settings import KafkaSettings
 from tests.kafka.apache import PASSWORDS, USER, ApacheBroker, Listener
@@ -72,7 +73,7 @@ async def refused(settings: KafkaSettings) -> BaseException:
         await reach(host, int(port), access(settings))
     producer = new_producer(settings)
     with pytest.raises(KafkaConnectionError):
-        await producer.start()
+        await asyncio.wait_for(producer.start(), 20)
     await producer.stop()
     return why.value
 
@@ -103,6 +104,10 @@ async def test_a_token_that_the_broker_refuses_is_told(secured: ApacheBroker, tm
     host, _, port = settings.reporting_kafka_bootstrap_servers.rpartition(":")
     with pytest.raises(SaslAuthenticationFailed):
         await reach(host, int(port), access(settings))
+    producer = Producer(lambda: new_producer(settings), start_seconds=1)
+    with pytest.raises(KafkaTimeoutError):
+        await asyncio.wait_for(producer.ready("topic"), 20)
+    await producer.close()
 
 
 async def test_a_token_of_a_server_lets_in(secured: ApacheBroker, prefix: str, token_server: TokenServer) -> None:
