@@ -18,6 +18,11 @@ from projector.demo.embedded import database_dsn, embedded_postgres
 from projector.projections import load_registry
 from projector.registry import Registry
 from projector.settings import OnSourceGone
+from tests.chaos.share import (  # noqa: F401 - hooks and a fixture
+    chaos,
+    pytest_collection_modifyitems,
+    pytest_report_header,
+)
 from tests.roles import OWNER, add_users, as_user, migrate_by_role
 
 SOURCES_SQL = Path(schemas.__file__).parent / "sql" / "sources.sql"

@@ -1,4 +1,4 @@
-"""Several daemons as processes of their own, which are killed, stopped and started again."""
+"""Several daemons or relays as processes of their own, which are killed, stopped and started again."""
 
 import asyncio
 import signal
@@ -27,16 +27,27 @@ class Fleet:
     async def __aexit__(self, *exception: object) -> None:
         await self._stack.aclose()
 
-    async def start(self, count: int = 1, *, projecting: bool = True) -> list[Running]:
-        """Starts so many more; waits until they project, unless told not to."""
+    async def start(self, count: int = 1, *arguments: str, projecting: bool = True, **settings: str) -> list[Running]:
+        """Starts so many more; waits until they project, unless told not to.
+
+        Args:
+            count: how many.
+            arguments: of the program; `run` by default.
+            projecting: whether to wait until they are at work.
+            settings: of these alone, stronger than those of all.
+        """
+        arguments = arguments or ("run",)
         new = [
-            await self._stack.enter_async_context(started("run", folder=self._folder, **self._settings))
+            await self._stack.enter_async_context(
+                started(*arguments, folder=self._folder, **self._settings | settings)
+            )
             for _ in range(count)
         ]
         self.running += new
         self.all += new
         if projecting:
-            await asyncio.gather(*(daemon.has_logged("projecting") for daemon in new))
+            at_work = "relaying" if arguments == ("relay",) else "projecting"
+            await asyncio.gather(*(daemon.has_logged(at_work) for daemon in new))
         return new
 
     async def kill(self, daemon: Running) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.api import public_id
 from tests.chaos.attacked import BACKFILL, UNLIMITED, Attacked, attacked
-from tests.chaos.conftest import Chaos
+from tests.chaos.share import Chaos
 from tests.integration.test_api_fuzz import fill, fuzz
 from tests.platform_rows import add_org
 from tests.raw_http import closes_of, parsed

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from tests.chaos.conftest import Chaos
+from tests.chaos.share import Chaos
 from tests.chaos.probes import metrics
 from tests.chaos.recovery import projects_again
 from tests.chaos.verify import settled, verify

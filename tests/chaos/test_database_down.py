@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from projector.database import APPLICATION_NAME
-from tests.chaos.conftest import Chaos
+from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.probes import is_ready, says
 from tests.chaos.recovery import projects_again

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.chaos.conftest import Chaos
+from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.probes import is_ready, says
 from tests.chaos.recovery import projects_again

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 
 from tests.chaos.audit import install_audit, verify_audit
-from tests.chaos.conftest import Chaos
+from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.frozen import freeze_in_batch, thaw
 from tests.chaos.verify import settled, verify

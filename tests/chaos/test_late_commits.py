@@ -11,7 +11,7 @@ import pytest
 
 from projector.sqlfile import load_sql
 from tests.backfills import add_one_of_each, add_postings
-from tests.chaos.conftest import Chaos
+from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.servers import ChaosServer
 from tests.chaos.service import Service, serving

@@ -10,7 +10,7 @@ from typing import Self
 
 import pytest
 
-from tests.chaos.conftest import Chaos
+from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.proxy import CommitFault, Link, Proxy
 from tests.chaos.verify import settled, verify

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from tests.api import assert_problem, running_api
-from tests.chaos.conftest import Chaos
+from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.pgbouncer import needs_pgbouncer, pgbouncer
 from tests.chaos.verify import settled, verify

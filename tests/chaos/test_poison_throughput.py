@@ -6,7 +6,7 @@ from statistics import median
 
 import pytest
 
-from tests.chaos.conftest import Chaos
+from tests.chaos.share import Chaos
 from tests.chaos.poison import add_backlog, add_hopeless, refuse
 from tests.conftest import TEMPLATE, run_on
 from tests.obstacles import opened

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import asyncpg
 
-from tests.chaos.conftest import Chaos
+from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.probes import is_ready, metrics, probe, says
 from tests.chaos.servers import ChaosServer

@@ -16,7 +16,7 @@ import pytest
 from projector.database import APPLICATION_NAME, Timeouts
 from projector.settings import SharedSettings
 from tests.chaos.audit import install_audit, settled_by, verify_audit
-from tests.chaos.conftest import Chaos
+from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.frozen import batches_under_way, freeze_in_batch, thaw
 from tests.chaos.verify import settled, verify
