@@ -16,11 +16,21 @@ from projector.kafka.dead_letters import DeadLetter, DeadLetters
 from projector.kafka.decode import decode
 from projector.kafka.errors import describe_kafka
 from projector.kafka.metrics import ConsumerMetrics
+from projector.kafka.patience import Endings, within
 from projector.kafka.settings import KafkaSettings
 from projector.outbox import ClaimedRows
 from projector.worker import Backoff, wait_for
 
 _POLL_MS = 200
+# A group waits half a minute for members that do not answer before it goes on without them.
+_JOIN_SECONDS = 60.0
+_COMMIT_SECONDS = 30.0
+# Where no messages come, the library does not tell whether there are none or the cluster is away: it is asked.
+_QUIET_SECONDS = 5.0
+_ANSWER_SECONDS = 10.0
+# How long a put into the dead-letter topic holds up the good messages, and how often it is tried.
+_PUT_SECONDS = 5.0
+_PUT_AGAIN_SECONDS = 30.0
 _FAULTS_UNTIL_NOT_READY = 3
 # How long a rebalance waits for the batch at work: its messages would be read again by others, to no harm.
 _LET_GO_SECONDS = 5.0
@@ -41,6 +51,7 @@ class Consumer:
         health: told when the cluster is away.
         stop: set when no more messages are to be taken.
         log: bound to the worker's name.
+        clock: monotonic seconds.
     """
 
     settings: KafkaSettings
@@ -51,6 +62,7 @@ class Consumer:
     health: Health
     stop: asyncio.Event
     log: structlog.stdlib.BoundLogger
+    clock: Callable[[], float]
     _consumer: AIOKafkaConsumer | None = None
     _backoff: Backoff = field(default_factory=Backoff)
     _ids: list[UUID] = field(default_factory=list)
@@ -59,7 +71,12 @@ class Consumer:
     # Up to where messages were taken whose offsets are not committed yet, and how far behind their partitions are.
     _taken: dict[TopicPartition, int] = field(default_factory=dict)
     _behind: dict[TopicPartition, int] = field(default_factory=dict)
+    # The same of partitions whose offsets stay before a message that is not among the dead letters yet.
+    _held: dict[TopicPartition, int] = field(default_factory=dict)
+    _put_at: float = 0.0
     _nothing_taken: asyncio.Event = field(default_factory=asyncio.Event)
+    _answered_at: float = 0.0
+    _endings: Endings = field(default_factory=Endings)
 
     def __post_init__(self) -> None:
         self._nothing_taken.set()
@@ -93,31 +110,34 @@ class Consumer:
         """Commits the offsets of what was settled and takes more messages; returns once there are some or at `stop`."""
         while not self._ids:
             try:
-                await self.dead_letters.put(self._rejected)
-                self._rejected = []
+                await self._put_rejected()
                 await self._commit()
                 if self.stop.is_set():
                     break
                 await self._take()
                 self._recovered()
             except KafkaError as error:
-                await self._pause_after(error)
                 if self.stop.is_set():
                     break
+                await self._pause_after(error)
         return True
 
     async def close(self) -> None:
         """Leaves the group."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await consumer.stop()
+            await self._endings.end(consumer.stop())
 
     async def _take(self) -> None:
         """Takes the messages that are there, or waits a moment for some."""
-        consumer = await self._joined()
+        consumer = await within(_JOIN_SECONDS, self.stop, self._joined())
         polled: dict[TopicPartition, Records] = await consumer.getmany(timeout_ms=_POLL_MS, max_records=self.most)
         if polled:
             self._nothing_taken.clear()
+            self._answered_at = self.clock()
+        elif self.clock() - self._answered_at > _QUIET_SECONDS:
+            await within(_ANSWER_SECONDS, self.stop, consumer.end_offsets(consumer.assignment()))
+            self._answered_at = self.clock()
         for place, records in polled.items():
             decoded = decode(self.settings.reporting_kafka_message_format, records)
             self._ids += decoded.ids
@@ -126,15 +146,42 @@ class Consumer:
             self.metrics.read(len(records))
             self._show_lag(consumer, {place: records[0].offset})
 
+    async def _put_rejected(self) -> None:
+        """Puts away what cannot be read. Where that fails, the others go on, but no offset is committed beyond it."""
+        if not self._rejected or self.clock() < self._put_at:
+            return
+        try:
+            await within(_PUT_SECONDS, self.stop, self.dead_letters.put(self._rejected))
+        except KafkaError as error:
+            self._put_at = self.clock() + _PUT_AGAIN_SECONDS
+            self.metrics.error(type(error).__name__)
+            self.log.warning(
+                "dead-letter topic takes no messages; see that it is there and may be written to",
+                dead_letter_topic=self.dead_letters.topic, waiting=len(self._rejected), error=describe_kafka(error),
+            )  # fmt: skip
+            if len(self._rejected) >= self.most:
+                raise
+        else:
+            self._rejected, self._put_at = [], 0.0
+            self._taken, self._held = self._held | self._taken, {}
+
     async def _commit(self) -> None:
-        """Commits the offsets of all that was taken: the database has committed it."""
+        """Commits the offsets of all that was taken: the database has committed it, or it is a dead letter."""
+        first: dict[TopicPartition, int] = {}
+        for letter in self._rejected:
+            first.setdefault(letter.place, letter.record.offset)
         if self._taken and self._consumer is not None:
-            mine = {place: at for place, at in self._taken.items() if place in self._consumer.assignment()}
+            mine = {
+                place: min(at, first.get(place, at))
+                for place, at in self._taken.items()
+                if place in self._consumer.assignment()
+            }
             try:
-                await self._consumer.commit(mine)
+                await within(_COMMIT_SECONDS, self.stop, self._consumer.commit(mine))
                 self._show_lag(self._consumer, mine)
             except CommitFailedError:
                 self.log.info("offsets not committed, the partitions went to others; they find the rows settled")
+            self._held |= {place: at for place, at in self._taken.items() if place in first}
         self._taken = {}
         self._nothing_taken.set()
 
@@ -146,9 +193,10 @@ class Consumer:
             try:
                 await consumer.start()
             except BaseException:
-                await consumer.stop()
+                await self._endings.end(consumer.stop())
                 raise
             self._consumer = consumer
+            self._answered_at = self.clock()
         return self._consumer
 
     def assigned(self, partitions: Iterable[TopicPartition]) -> None:
@@ -160,8 +208,16 @@ class Consumer:
         """Told by the group that partitions are about to go to others: lets the batch at work end, for a while."""
         await wait_for(self._nothing_taken.wait(), _LET_GO_SECONDS)
         self.metrics.revoked(partitions)
+        self._forget_rejected(set(partitions))
         for place in partitions:
             self._behind.pop(place, None)
+
+    def _forget_rejected(self, places: set[TopicPartition]) -> None:
+        """Forgets messages that wait for the dead-letter topic; no offset beyond them is committed: they come again."""
+        for place in {letter.place for letter in self._rejected} & places:
+            self._taken.pop(place, None)
+        self._rejected = [letter for letter in self._rejected if letter.place not in places]
+        self._held = {place: at for place, at in self._held.items() if place not in places}
 
     def _show_lag(self, consumer: AIOKafkaConsumer, positions: dict[TopicPartition, int]) -> None:
         for place, position in positions.items():
@@ -185,7 +241,7 @@ class Consumer:
         )  # fmt: skip
         await self.close()
         # Whoever joins begins at what was committed: rows of messages that are read again are settled already.
-        self._taken = {}
+        self._taken, self._held, self._rejected = {}, {}, []
         self._nothing_taken.set()
         await wait_for(self.stop.wait(), seconds)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
 
 from projector.kafka.metrics import ConsumerMetrics
 from projector.kafka.producer import Producer
@@ -19,6 +19,11 @@ class DeadLetter:
     reason: str
     detail: str
 
+    @property
+    def place(self) -> TopicPartition:
+        """The partition that it was in."""
+        return TopicPartition(self.record.topic, self.record.partition)
+
 
 class DeadLetters:
     """Puts messages that cannot be read where an operator finds them."""
@@ -27,7 +32,7 @@ class DeadLetters:
         self, topic: str, producer: Producer, metrics: ConsumerMetrics, log: structlog.stdlib.BoundLogger
     ) -> None:
         """Args: topic: the dead-letter topic; producer: of this object alone; metrics, log: told of each message."""
-        self._topic, self._producer, self._metrics, self._log = topic, producer, metrics, log
+        self.topic, self._producer, self._metrics, self._log = topic, producer, metrics, log
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
         """Publishes messages as they came, their reason and their place in headers.
@@ -37,13 +42,13 @@ class DeadLetters:
         """
         if not letters:
             return
-        await self._producer.publish(self._topic, [_message(letter) for letter in letters])
+        await self._producer.publish(self.topic, [_message(letter) for letter in letters])
         for letter in letters:
             self._metrics.dead_letter(letter.reason)
             self._log.warning(
                 "message cannot be read, put into the dead-letter topic", topic=letter.record.topic,
                 partition=letter.record.partition, offset=letter.record.offset, reason=letter.reason,
-                detail=letter.detail, dead_letter_topic=self._topic,
+                detail=letter.detail, dead_letter_topic=self.topic,
             )  # fmt: skip
 
     async def close(self) -> None:

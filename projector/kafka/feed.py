@@ -1,6 +1,7 @@
 """The Kafka feed of the daemon: consumers that bring rows, and a slow sweep for what they do not (design: feeds)."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -50,11 +51,11 @@ class KafkaFeed:
 
     async def _consume(self, name: str, new_worker: NewWorker, metrics: ConsumerMetrics) -> None:
         settings, log = self.settings, self.log.bind(worker=name)
-        producer = Producer(lambda: new_producer(settings))
+        producer = Producer(lambda: new_producer(settings), self.stop)
         dead_letters = DeadLetters(dead_letter_topic(settings), producer, metrics, log)
         consumer = Consumer(
             settings, self.most, new=lambda: new_consumer(settings), dead_letters=dead_letters, metrics=metrics,
-            health=self.health, stop=self.stop, log=log,
+            health=self.health, stop=self.stop, log=log, clock=time.monotonic,
         )  # fmt: skip
         try:
             await new_worker(name, consumer, consumer.rest).run()

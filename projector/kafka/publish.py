@@ -46,17 +46,22 @@ async def publish(producer: AIOKafkaProducer, topic: str, messages: Iterable[Mes
 
 
 async def _publish_to(producer: AIOKafkaProducer, topic: str, partition: int, messages: Sequence[Message]) -> None:
-    delivered = []
+    delivered: list[asyncio.Future[object]] = []
     batch: BatchBuilder | None = None
-    for message in messages:
-        if batch is None or not _append(batch, message):
-            if batch is not None:
-                delivered.append(await producer.send_batch(batch, topic, partition=partition))
-            batch = producer.create_batch()
-            _append(batch, message)
-    if batch is not None:
-        delivered.append(await producer.send_batch(batch, topic, partition=partition))
-    await asyncio.gather(*delivered)
+    try:
+        for message in messages:
+            if batch is None or not _append(batch, message):
+                if batch is not None:
+                    delivered.append(await producer.send_batch(batch, topic, partition=partition))
+                batch = producer.create_batch()
+                _append(batch, message)
+        if batch is not None:
+            delivered.append(await producer.send_batch(batch, topic, partition=partition))
+        await asyncio.gather(*delivered)
+    finally:
+        # Where this is given up, the producer is stopped, which waits for what is still wanted.
+        for future in delivered:
+            future.cancel()
 
 
 def _append(batch: BatchBuilder, message: Message) -> bool:

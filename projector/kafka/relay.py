@@ -142,7 +142,7 @@ class Relay(Process):
         self, number: int, pool: asyncpg.Pool, feed: Feed, claimer: Claimer, metrics: RelayMetrics
     ) -> None:
         log = self.log.bind(worker=number)
-        producer = Producer(lambda: new_producer(self.kafka))
+        producer = Producer(lambda: new_producer(self.kafka), self.stop)
         publishing = Publishing(producer, self.kafka.reporting_kafka_outbox_topic, metrics, log)
 
         async def rest() -> bool:
