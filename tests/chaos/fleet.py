@@ -38,9 +38,7 @@ class Fleet:
         """
         arguments = arguments or ("run",)
         new = [
-            await self._stack.enter_async_context(
-                started(*arguments, folder=self._folder, **self._settings | settings)
-            )
+            await self._stack.enter_async_context(started(*arguments, folder=self._folder, **self._settings | settings))
             for _ in range(count)
         ]
         self.running += new

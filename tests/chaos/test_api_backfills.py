@@ -7,10 +7,10 @@ from pathlib import Path
 import aiohttp
 
 from tests.chaos.attacked import UNLIMITED, Attacked, attacked, doomed
-from tests.chaos.share import Chaos
 from tests.chaos.enqueued import finish, verify_enqueued, write_sources
 from tests.chaos.fleet import Fleet
 from tests.chaos.servers import ChaosServer
+from tests.chaos.share import Chaos
 from tests.chaos.verify import settled, verify
 
 

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import asyncpg
 
-from tests.chaos.share import Chaos
 from tests.chaos.probes import metrics
 from tests.chaos.recovery import projects_again
+from tests.chaos.share import Chaos
 from tests.chaos.verify import settled, verify
 from tests.chaos.writers import Writers
 from tests.clocks import set_clock, shift_clock

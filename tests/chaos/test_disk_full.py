@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.probes import is_ready, says
 from tests.chaos.recovery import projects_again
 from tests.chaos.servers import ChaosServer
+from tests.chaos.share import Chaos
 from tests.chaos.verify import settled, verify
 from tests.chaos.writers import Writers
 from tests.obstacles import opened

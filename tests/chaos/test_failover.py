@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.probes import is_ready, says
 from tests.chaos.recovery import projects_again
 from tests.chaos.servers import ChaosServer
+from tests.chaos.share import Chaos
 from tests.chaos.switch import Switch, standby_of
 from tests.chaos.verify import settled, verify
 from tests.chaos.writers import Writers

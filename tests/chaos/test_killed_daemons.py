@@ -8,9 +8,9 @@ from pathlib import Path
 from random import Random
 
 from tests.chaos.audit import install_audit, verify_audit
-from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.frozen import freeze_in_batch, thaw
+from tests.chaos.share import Chaos
 from tests.chaos.verify import settled, verify
 from tests.chaos.writers import Writers
 from tests.obstacles import opened

@@ -11,10 +11,10 @@ import pytest
 
 from projector.sqlfile import load_sql
 from tests.backfills import add_one_of_each, add_postings
-from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.servers import ChaosServer
 from tests.chaos.service import Service, serving
+from tests.chaos.share import Chaos
 from tests.chaos.verify import settled, verify
 from tests.chaos.writers import Pace, Writers
 from tests.obstacles import opened

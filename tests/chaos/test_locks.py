@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.recovery import projects_again
+from tests.chaos.share import Chaos
 from tests.chaos.verify import settled, verify
 from tests.chaos.writers import Writers
 from tests.obstacles import opened

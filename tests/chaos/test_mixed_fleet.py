@@ -9,10 +9,10 @@ from uuid import UUID
 import asyncpg
 
 from tests.chaos.audit import install_audit, settled_by, verify_audit
-from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.frozen import freeze, thaw
 from tests.chaos.older_program import APPLICATION_NAME as OLDER
+from tests.chaos.share import Chaos
 from tests.chaos.verify import settled, verify
 from tests.chaos.writers import Pace, Writers
 from tests.obstacles import opened, wait_until

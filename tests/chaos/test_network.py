@@ -10,9 +10,9 @@ from typing import Self
 
 import pytest
 
-from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.proxy import CommitFault, Link, Proxy
+from tests.chaos.share import Chaos
 from tests.chaos.verify import settled, verify
 from tests.chaos.writers import Writers
 from tests.obstacles import opened, wait_until

@@ -7,8 +7,8 @@ import asyncpg
 from projector.batch import BatchRules
 from tests.api import RunningApi, running_api
 from tests.backfills import add_postings, assert_nothing_is_missing, drain
-from tests.chaos.share import Chaos
 from tests.chaos.proxy import CommitFault, Proxy
+from tests.chaos.share import Chaos
 from tests.obstacles import wait_until
 
 _LEDGER = {"source_types": ["usage_ledger"]}

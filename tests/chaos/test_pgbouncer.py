@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 
 from tests.api import assert_problem, running_api
-from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.pgbouncer import needs_pgbouncer, pgbouncer
+from tests.chaos.share import Chaos
 from tests.chaos.verify import settled, verify
 from tests.chaos.writers import Writers
 from tests.conftest import SOURCES_SQL, run_on

@@ -10,7 +10,6 @@ import aiohttp
 import asyncpg
 import pytest
 
-from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.poison import (
     CANARY,
@@ -23,6 +22,7 @@ from tests.chaos.poison import (
     refuse,
 )
 from tests.chaos.service import Service, serving
+from tests.chaos.share import Chaos
 from tests.chaos.verify import settled, verify
 from tests.obstacles import opened, wait_until
 from tests.processes import Running, projector

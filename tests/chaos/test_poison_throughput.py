@@ -6,8 +6,8 @@ from statistics import median
 
 import pytest
 
-from tests.chaos.share import Chaos
 from tests.chaos.poison import add_backlog, add_hopeless, refuse
+from tests.chaos.share import Chaos
 from tests.conftest import TEMPLATE, run_on
 from tests.obstacles import opened
 from tests.processes import projector

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.chaos.audit import install_audit, verify_audit
-from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
+from tests.chaos.share import Chaos
 from tests.chaos.verify import settled, verify
 from tests.chaos.writers import Pace, Writers
 from tests.obstacles import opened

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import asyncpg
 
-from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.probes import is_ready, metrics, probe, says
 from tests.chaos.servers import ChaosServer
+from tests.chaos.share import Chaos
 from tests.chaos.verify import settled, verify
 from tests.chaos.writers import Writers
 from tests.obstacles import opened, wait_until

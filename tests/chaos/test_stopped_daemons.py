@@ -16,9 +16,9 @@ import pytest
 from projector.database import APPLICATION_NAME, Timeouts
 from projector.settings import SharedSettings
 from tests.chaos.audit import install_audit, settled_by, verify_audit
-from tests.chaos.share import Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.frozen import batches_under_way, freeze_in_batch, thaw
+from tests.chaos.share import Chaos
 from tests.chaos.verify import settled, verify
 from tests.chaos.writers import Pace, Writers
 from tests.obstacles import opened, statuses, wait_until
