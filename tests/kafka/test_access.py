@@ -104,7 +104,7 @@ async def test_a_token_that_the_broker_refuses_is_told(secured: ApacheBroker, tm
     host, _, port = settings.reporting_kafka_bootstrap_servers.rpartition(":")
     with pytest.raises(SaslAuthenticationFailed):
         await reach(host, int(port), access(settings))
-    producer = Producer(lambda: new_producer(settings), start_seconds=1)
+    producer = Producer(lambda: new_producer(settings), asyncio.Event(), ready_seconds=1)
     with pytest.raises(KafkaTimeoutError):
         await asyncio.wait_for(producer.ready("topic"), 20)
     await producer.close()
