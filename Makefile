@@ -31,7 +31,7 @@ bench-long: .venv/dev ## measure under a steady load for 40 minutes: bloat, and 
 	$(BIN)/python -m tests.bench.long
 
 chaos: .venv/dev ## break everything at random, and see that nothing is lost (SEED=n runs the same again)
-	$(BIN)/python -m pytest tests/chaos --chaos-full $(if $(SEED),--chaos-seed $(SEED)) --durations=0
+	$(BIN)/python -m pytest tests/chaos tests/kafka/test_feed_*_chaos.py --chaos-full $(if $(SEED),--chaos-seed $(SEED)) --durations=0
 
 packages: ## install the Debian packages that some tests need: pgbouncer, prometheus, Java, Maven (as root, by apt-get)
 	@[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \

@@ -29,8 +29,8 @@ _COMMIT_SECONDS = 30.0
 _QUIET_SECONDS = 5.0
 _ANSWER_SECONDS = 10.0
 # How long a put into the dead-letter topic holds up the good messages, and how often it is tried.
-_PUT_SECONDS = 5.0
-_PUT_AGAIN_SECONDS = 30.0
+_PUT_SECONDS = 3.0
+_PUT_AGAIN_SECONDS = 10.0
 _FAULTS_UNTIL_NOT_READY = 3
 # How long a rebalance waits for the batch at work: its messages would be read again by others, to no harm.
 _LET_GO_SECONDS = 5.0

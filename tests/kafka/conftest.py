@@ -50,6 +50,13 @@ def own_broker(apache_jars: Path, tmp_path: Path) -> Iterator[ApacheBroker]:
 
 
 @pytest.fixture(scope="session")
+def chaos_broker(apache_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheBroker]:
+    """A broker that tests kill and silence; each leaves it at work."""
+    with apache_broker(tmp_path_factory.mktemp("chaos") / "broker", apache_jars) as doomed:
+        yield doomed
+
+
+@pytest.fixture(scope="session")
 def secured(apache_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheBroker]:
     """A broker with TLS and SASL, whose users may do what ACLs allow and no more; `clients.options_for`, `allow`."""
     with apache_broker(tmp_path_factory.mktemp("secured") / "broker", apache_jars, secured=True, acls=True) as guarded:
