@@ -189,14 +189,15 @@ async def test_switching_on_waits_for_a_batch_and_keeps_no_writer_waiting_for_lo
         await wait_until_blocked(other, owner.get_server_pid())
         # Queued behind who waits for the batch; gets in between two of its attempts.
         await other.execute(
-            "INSERT INTO fact_session (org_id, source_key, created_at, time_bucket_day) VALUES (1, 'b', now(), now())"
+            "INSERT INTO fact_session (org_id, source_key, created_at, time_bucket_day) VALUES (1, 'b', now(), now())",
+            timeout=20,
         )
         assert not enabling.done()
         await batch.commit()
         assert len(await enabling) == len(registry.tables)
     finally:
-        await owner.close()
-        await other.close()
+        owner.terminate()
+        other.terminate()
 
 
 async def test_the_commands_switch_on_and_off(

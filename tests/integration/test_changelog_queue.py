@@ -275,8 +275,13 @@ async def test_a_failure_is_followed_by_a_look_from_the_bottom(
     captured: asyncpg.Connection, pool: asyncpg.Pool
 ) -> None:
     queue = await holding(pool)
-    await captured.execute(ENQUEUE, 1, 2500)
+    await captured.execute(ENQUEUE, 1, 2)
+    # As after transactions that were rolled back.
+    sequence = "pg_get_serial_sequence('reporting_fact_changes', 'seq')"
+    await captured.execute(f"SELECT setval({sequence}, nextval({sequence}) + 5000)")
+    await captured.execute(ENQUEUE, 3, 4)
     taken = await taken_by(queue)
+    assert len(keys(taken)) == 4
     queue.failed()
     assert keys(await taken_by(queue)) == keys(taken)
 
