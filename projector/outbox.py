@@ -11,6 +11,7 @@ from schemas.outbox import NOTIFY_CHANNEL
 
 CLAIM_ORG = load_sql(__file__, "sql/claim_org.sql")
 CLAIM_IDS = load_sql(__file__, "sql/claim_ids.sql")
+FIND_HELD = load_sql(__file__, "sql/find_held.sql")
 COMPLETE = load_sql(__file__, "sql/complete.sql")
 COMPLETE_AND_DELETE = load_sql(__file__, "sql/complete_and_delete.sql")
 FAIL = load_sql(__file__, "sql/fail.sql")
@@ -95,6 +96,11 @@ async def claim_org(connection: asyncpg.Connection, limit: int, org_id: int) -> 
 async def claim_ids(connection: asyncpg.Connection, ids: Sequence[UUID]) -> list[ClaimedRows]:
     """Claims those of some rows that are due or leased, inside a transaction: the locks are the lease."""
     return claimed_rows(await connection.fetch(CLAIM_IDS, ids))
+
+
+async def find_held(connection: asyncpg.Connection, ids: Sequence[UUID], claimed: Sequence[Tid]) -> list[UUID]:
+    """Which of some rows `claim_ids` passed over, in the same transaction, because somebody else held them."""
+    return [record["id"] for record in await connection.fetch(FIND_HELD, ids, claimed)]
 
 
 async def complete(

@@ -91,6 +91,7 @@ STATEMENTS: dict[str, Statement] = {
     "postpone": Statement(outbox.POSTPONE, ("42703", 30.0), ROWS, rows=True),
     # Kafka: consumers, their sweep, and the relay.
     "claim_ids": Statement(outbox.CLAIM_IDS, most_rows=ROWS, ids=True, indexes=_KEY),
+    "find_held": Statement(outbox.FIND_HELD, most_rows=ROWS, ids=True, rows=True, indexes=_KEY),
     "claim_overdue": Statement(overdue.CLAIM_OVERDUE, (ROWS, 0.0, "-infinity", _BOTTOM), ROWS, indexes=_FRESH),
     "lease": Statement(leases.LEASE, most_rows=ROWS, rows=True),
     "release_ids": Statement(leases.RELEASE_IDS, most_rows=ROWS, ids=True, indexes=_KEY),

@@ -3,25 +3,24 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from uuid import UUID
 
 import asyncpg
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaError
 
-from projector import outbox
 from projector.health import Health
 from projector.kafka.dead_letters import DeadLetter, DeadLetters
 from projector.kafka.decode import decode
 from projector.kafka.errors import describe_kafka
 from projector.kafka.metrics import ConsumerMetrics
+from projector.kafka.named import AGAIN_SECONDS, NamedRows
 from projector.kafka.patience import Endings, within
 from projector.kafka.settings import KafkaSettings
 from projector.outbox import ClaimedRows
 from projector.worker import Backoff, wait_for
 
-_POLL_MS = 200
+_POLL_SECONDS = 0.2
 # A group waits half a minute for members that do not answer before it goes on without them.
 _JOIN_SECONDS = 60.0
 _COMMIT_SECONDS = 30.0
@@ -65,8 +64,6 @@ class Consumer:
     clock: Callable[[], float]
     _consumer: AIOKafkaConsumer | None = None
     _backoff: Backoff = field(default_factory=Backoff)
-    _ids: list[UUID] = field(default_factory=list)
-    _at_work: int = 0
     _rejected: list[DeadLetter] = field(default_factory=list)
     # Up to where messages were taken whose offsets are not committed yet, and how far behind their partitions are.
     _taken: dict[TopicPartition, int] = field(default_factory=dict)
@@ -78,42 +75,43 @@ class Consumer:
     _answered_at: float = 0.0
     _endings: Endings = field(default_factory=Endings)
 
+    _named: NamedRows = field(init=False)
+
     def __post_init__(self) -> None:
+        self._named = NamedRows(self.clock)
         self._nothing_taken.set()
 
     @property
     def more(self) -> bool:
         """Whether more messages are known to wait."""
-        return bool(self._ids) or any(self._behind.values())
+        return bool(self._named) or any(self._behind.values())
 
     @property
     def exhausted(self) -> bool:
         """Whether all messages that were taken have been tried."""
-        return not self._ids
+        return not self._named
 
     async def claim(self, connection: asyncpg.Connection, limit: int) -> list[ClaimedRows]:
         """Claims up to `limit` rows that messages have named, those that are due or leased."""
-        some = self._ids[:limit]
-        self._at_work = len(some)
-        return await outbox.claim_ids(connection, some) if some else []
+        return await self._named.claim(connection, limit)
 
     def settled(self) -> None:
         """Tells that the batch was committed."""
-        del self._ids[: self._at_work]
-        self._at_work = 0
+        self._named.settled()
 
     def given_up(self) -> None:
         """Tells that the batch was rolled back: its rows are claimed again."""
-        self._at_work = 0
+        self._named.given_up()
 
     async def rest(self) -> bool:
         """Commits the offsets of what was settled and takes more messages; returns once there are some or at `stop`."""
-        while not self._ids:
+        while not self._named:
             try:
                 await self._put_rejected()
                 await self._commit()
                 if self.stop.is_set():
                     break
+                self._named.take_again()
                 await self._take()
                 self._recovered()
             except KafkaError as error:
@@ -131,7 +129,11 @@ class Consumer:
     async def _take(self) -> None:
         """Takes the messages that are there, or waits a moment for some."""
         consumer = await within(_JOIN_SECONDS, self.stop, self._joined())
-        polled: dict[TopicPartition, Records] = await consumer.getmany(timeout_ms=_POLL_MS, max_records=self.most)
+        # Rows that are there already wait for no messages, those that come back wait for them no longer than they must.
+        seconds = 0.0 if self._named else AGAIN_SECONDS if self._named.some_are_held else _POLL_SECONDS
+        polled: dict[TopicPartition, Records] = await consumer.getmany(
+            timeout_ms=round(seconds * 1000), max_records=self.most
+        )
         if polled:
             self._nothing_taken.clear()
             self._answered_at = self.clock()
@@ -140,7 +142,7 @@ class Consumer:
             self._answered_at = self.clock()
         for place, records in polled.items():
             decoded = decode(self.settings.reporting_kafka_message_format, records)
-            self._ids += decoded.ids
+            self._named.add(decoded.ids)
             self._rejected += [DeadLetter(records[each.place], each.reason, each.detail) for each in decoded.rejected]
             self._taken[place] = records[-1].offset + 1
             self.metrics.read(len(records))

@@ -51,6 +51,23 @@ async def test_rows_that_others_hold_are_passed_over(connection: asyncpg.Connect
         assert await claimed_of(connection, [held, free]) == {free}
 
 
+async def test_what_a_claim_by_ids_passes_over_is_told_from_what_it_leaves(
+    connection: asyncpg.Connection, database: str
+) -> None:
+    due, leased, free, done, dead, late = rows = await add_rows(connection, 1, 6)
+    await lease(connection, await tids_of(connection, [leased]))
+    await set_columns(connection, [done], status="completed")
+    await fail(connection, [dead], dead=True)
+    await fail(connection, [late], dead=False)
+    async with opened(database) as other, other.transaction():
+        await outbox.claim_ids(other, [due, leased])
+        async with connection.transaction():
+            groups = await outbox.claim_ids(connection, rows)
+            claimed = [tid for group in groups for tid in group.tids]
+            assert await ids_of(connection, groups) == [free]
+            assert set(await outbox.find_held(connection, [*rows, uuid4()], claimed)) == {due, leased}
+
+
 async def test_a_lease_takes_a_row_from_the_outbox_until_it_is_released(connection: asyncpg.Connection) -> None:
     rows = await add_rows(connection, 1, 3)
     await lease(connection, await tids_of(connection, rows[:2]))

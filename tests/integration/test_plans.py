@@ -32,7 +32,7 @@ async def arguments_of(connection: asyncpg.Connection, statement: Statement) -> 
     if statement.sources:
         sample = await connection.fetch(f"{SAMPLES[statement.sources]} LIMIT {SOURCES}")
         given += [[record["org_id"] for record in sample], [record["id"] for record in sample]]
-    for wanted, column in ((statement.rows, "ctid"), (statement.ids, "id")):
+    for wanted, column in ((statement.ids, "id"), (statement.rows, "ctid")):
         if wanted:
             sample = await connection.fetch(
                 f"SELECT {column} AS given FROM reporting_outbox ORDER BY md5(id::text) LIMIT {ROWS}"

@@ -12,7 +12,16 @@ import asyncpg
 from tests.chaos.verify import settled, verify
 from tests.chaos.writers import Writers
 from tests.kafka.feeding import Feeding, message, metric, readiness, wait_for_statuses, write
-from tests.obstacles import enqueue_tools, gate, open_gate, refuse_by_check, set_columns, statuses, wait_until
+from tests.obstacles import (
+    enqueue_tools,
+    gate,
+    open_gate,
+    opened,
+    refuse_by_check,
+    set_columns,
+    statuses,
+    wait_until,
+)  # fmt: skip
 from tests.platform_rows import add_org
 from tests.processes import started
 
@@ -80,6 +89,21 @@ async def test_offsets_are_committed_after_the_database(
         # The message of the batch that was cut off comes again.
         await wait_for_statuses(connection, rows, "completed")
         await feeding.has_committed(1)
+
+
+async def test_rows_that_another_holds_are_claimed_again(
+    feeding: Feeding, database: str, connection: asyncpg.Connection, tmp_path: Path
+) -> None:
+    held, free = rows = await enqueue_tools(connection, ["held", "free"])
+    async with opened(database) as other, feeding.consumers(tmp_path):
+        # As another relay's claim does that meets a row when it has just been leased.
+        async with other.transaction():
+            await other.fetch("SELECT FROM reporting_outbox WHERE id = $1 FOR UPDATE", held)
+            await feeding.send(message(row) for row in rows)
+            await wait_for_statuses(connection, [free], "completed")
+            await feeding.has_committed(len(rows))
+            assert await statuses(connection, [held]) == ["pending"]
+        await wait_for_statuses(connection, [held], "completed")
 
 
 async def test_messages_that_cannot_be_read_are_dead_letters_with_a_reason(
