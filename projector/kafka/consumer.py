@@ -23,6 +23,9 @@ from projector.worker import Backoff, wait_for
 _POLL_SECONDS = 0.2
 # A group waits half a minute for members that do not answer before it goes on without them.
 _JOIN_SECONDS = 60.0
+# A commit for each of many small batches costs the cluster more than their messages do. After a crash what was read
+# since the last one is read again, and its rows are found settled.
+_COMMIT_EVERY_SECONDS = 0.5
 _COMMIT_SECONDS = 30.0
 # Where no messages come, the library does not tell whether there are none or the cluster is away: it is asked.
 _QUIET_SECONDS = 5.0
@@ -71,7 +74,8 @@ class Consumer:
     # The same of partitions whose offsets stay before a message that is not among the dead letters yet.
     _held: dict[TopicPartition, int] = field(default_factory=dict)
     _put_at: float = 0.0
-    _nothing_taken: asyncio.Event = field(default_factory=asyncio.Event)
+    _commit_at: float = 0.0
+    _all_settled: asyncio.Event = field(default_factory=asyncio.Event)
     _answered_at: float = 0.0
     _endings: Endings = field(default_factory=Endings)
 
@@ -79,7 +83,7 @@ class Consumer:
 
     def __post_init__(self) -> None:
         self._named = NamedRows(self.clock)
-        self._nothing_taken.set()
+        self._all_settled.set()
 
     @property
     def more(self) -> bool:
@@ -108,7 +112,9 @@ class Consumer:
         while not self._named:
             try:
                 await self._put_rejected()
-                await self._commit()
+                self._note_settled()
+                if self.stop.is_set() or self.clock() >= self._commit_at:
+                    await self._commit()
                 if self.stop.is_set():
                     break
                 self._named.take_again()
@@ -135,7 +141,7 @@ class Consumer:
             timeout_ms=round(seconds * 1000), max_records=self.most
         )
         if polled:
-            self._nothing_taken.clear()
+            self._all_settled.clear()
             self._answered_at = self.clock()
         elif self.clock() - self._answered_at > _QUIET_SECONDS:
             await within(_ANSWER_SECONDS, self.stop, consumer.end_offsets(consumer.assignment()))
@@ -167,25 +173,33 @@ class Consumer:
             self._rejected, self._put_at = [], 0.0
             self._taken, self._held = self._held | self._taken, {}
 
-    async def _commit(self) -> None:
-        """Commits the offsets of all that was taken: the database has committed it, or it is a dead letter."""
+    def _note_settled(self) -> None:
+        """Notes that the database has committed all that was taken."""
+        self._all_settled.set()
+        if self._taken and self._consumer is not None:
+            self._show_lag(self._consumer, self._settled_up_to(self._consumer))
+
+    def _settled_up_to(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
+        """Up to where all is settled, or a dead letter, in partitions that are still this consumer's."""
         first: dict[TopicPartition, int] = {}
         for letter in self._rejected:
             first.setdefault(letter.place, letter.record.offset)
-        if self._taken and self._consumer is not None:
-            mine = {
-                place: min(at, first.get(place, at))
-                for place, at in self._taken.items()
-                if place in self._consumer.assignment()
-            }
-            try:
-                await within(_COMMIT_SECONDS, self.stop, self._consumer.commit(mine))
-                self._show_lag(self._consumer, mine)
-            except CommitFailedError:
-                self.log.info("offsets not committed, the partitions went to others; they find the rows settled")
-            self._held |= {place: at for place, at in self._taken.items() if place in first}
+        mine = consumer.assignment()
+        return {place: min(at, first.get(place, at)) for place, at in self._taken.items() if place in mine}
+
+    async def _commit(self) -> None:
+        """Commits the offsets of all that was taken; the database must have committed all of it."""
+        self._commit_at = self.clock() + _COMMIT_EVERY_SECONDS
+        if not self._taken or self._consumer is None:
+            return
+        settled = self._settled_up_to(self._consumer)
+        unput = {letter.place for letter in self._rejected}
+        self._held |= {place: at for place, at in self._taken.items() if place in unput}
         self._taken = {}
-        self._nothing_taken.set()
+        try:
+            await within(_COMMIT_SECONDS, self.stop, self._consumer.commit(settled))
+        except CommitFailedError:
+            self.log.info("offsets not committed, the partitions went to others; they find the rows settled")
 
     async def _joined(self) -> AIOKafkaConsumer:
         if self._consumer is None:
@@ -208,11 +222,22 @@ class Consumer:
 
     async def revoked(self, partitions: Iterable[TopicPartition]) -> None:
         """Told by the group that partitions are about to go to others: lets the batch at work end, for a while."""
-        await wait_for(self._nothing_taken.wait(), _LET_GO_SECONDS)
+        await wait_for(self._all_settled.wait(), _LET_GO_SECONDS)
+        if self._all_settled.is_set():
+            await self._commit_last()
         self.metrics.revoked(partitions)
         self._forget_rejected(set(partitions))
         for place in partitions:
             self._behind.pop(place, None)
+
+    async def _commit_last(self) -> None:
+        try:
+            await self._commit()
+        except KafkaError as error:
+            self.log.info(
+                "offsets not committed before the partitions go to others; they find the rows settled",
+                error=describe_kafka(error),
+            )
 
     def _forget_rejected(self, places: set[TopicPartition]) -> None:
         """Forgets messages that wait for the dead-letter topic; no offset beyond them is committed: they come again."""
@@ -244,7 +269,7 @@ class Consumer:
         await self.close()
         # Whoever joins begins at what was committed: rows of messages that are read again are settled already.
         self._taken, self._held, self._rejected = {}, {}, []
-        self._nothing_taken.set()
+        self._all_settled.set()
         await wait_for(self.stop.wait(), seconds)
 
 
