@@ -13,7 +13,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.chaos.writers import Writers
-from tests.kafka.clients import admin, create_topic, producer, read_all
+from tests.kafka.clients import admin, consumer, create_topic, producer, read_all
 from tests.obstacles import wait_until
 from tests.processes import Running, daemon_settings, started
 
@@ -78,6 +78,12 @@ class Feeding:
                 self.group, partitions=[TopicPartition(self.topic, number) for number in range(PARTITIONS)]
             )
         return sum(max(offset.offset, 0) for offset in offsets.values())
+
+    async def end(self) -> int:
+        """How many messages the topic has held in all."""
+        places = [TopicPartition(self.topic, number) for number in range(PARTITIONS)]
+        async with consumer(bootstrap_servers=self.bootstrap) as client:
+            return sum((await client.end_offsets(places)).values())
 
     async def has_committed(self, count: int, seconds: float = 30) -> None:
         """Waits until the group has committed so many messages."""

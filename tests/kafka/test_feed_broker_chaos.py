@@ -119,7 +119,7 @@ async def test_a_broker_that_is_away_costs_lag_and_little_else(
     assert new_leases < _MOST_LEASES
 
 
-@pytest.mark.parametrize("how", ["silent", pytest.param("killed", marks=pytest.mark.full_only)])
+@pytest.mark.parametrize("how", ["killed", pytest.param("silent", marks=pytest.mark.full_only)])
 async def test_processes_end_in_order_while_the_broker_is_away(
     how: str, chaos: Chaos, chaos_broker: ApacheBroker, doomed: Feeding, database: str, tmp_path: Path,
     record_property: Record,
