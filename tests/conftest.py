@@ -57,7 +57,7 @@ def docker_runs() -> bool:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The DSN of the server, as a superuser."""
     if docker_runs():
-        from testcontainers.postgres import PostgresContainer  # noqa: PLC0415
+        from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415
 
         command = "postgres " + " ".join(f"-c {name}={value}" for name, value in FAST.items())
         with PostgresContainer("postgres:18-alpine", driver=None).with_command(command) as container:
