@@ -41,6 +41,7 @@ class Statement:
         unsorted: whether a sort would show that it reads more than it gives.
         whole: tables, or the partial indexes used of them, that it may read from end to end.
         operator: whether it runs in an operator's transaction, planned for its parameters.
+        before: what the program runs before it in its transaction.
     """
 
     sql: str
@@ -53,6 +54,7 @@ class Statement:
     unsorted: bool = False
     whole: frozenset[str] = frozenset()
     operator: bool = False
+    before: str = "SELECT"
 
 
 def flaws(statement: Statement, plan: Plan) -> list[str]:
@@ -159,7 +161,12 @@ for table in Registry(BUILT_IN).tables:
         changes.FACTS.format(table=table.name), ([1, 2, 1], ["a", "b", "c"]), 3, indexes=key
     )
     STATEMENTS[f"snapshot_of_{table.name}"] = Statement(
-        snapshot.SNAPSHOT.format(table=table.name), (table.dataset, 0, "", ROWS), ROWS, indexes=key, operator=True
+        snapshot.SNAPSHOT.format(table=table.name),
+        (table.dataset, 0, "", ROWS),
+        ROWS,
+        indexes=key,
+        operator=True,
+        before=snapshot.KEEP_TO_THE_KEY,
     )
 _LOOKED_AT_FOR_EACH_SOURCE = {"event": 6, "session": 12, "llm_generation": 3, "usage_ledger": 3}
 _ROWS_FOR_EACH_SOURCE = {"event": 40, "session": 40, "llm_generation": 6, "usage_ledger": 6}

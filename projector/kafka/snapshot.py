@@ -11,6 +11,8 @@ from projector.registry import Table
 from projector.sqlfile import load_sql
 
 SNAPSHOT = load_sql(__file__, "sql/snapshot.sql")
+# Without statistics yet, another index and a sort of an org's facts would seem no dearer than the key.
+KEEP_TO_THE_KEY = "SET LOCAL enable_sort = off; SET LOCAL enable_incremental_sort = off"
 LEFT = load_sql(__file__, "sql/left.sql")
 ESTIMATE = load_sql(__file__, "sql/estimate.sql")
 
@@ -60,8 +62,7 @@ class Snapshot:
 
     async def _enqueue(self, place: tuple[int, str]) -> asyncpg.Record:
         async with acquire(self.pool) as connection, operator_transaction(connection, self.timeouts):
-            # Without statistics yet, another index and a sort of all the rest would seem no dearer than the key.
-            await connection.execute("SET LOCAL enable_sort = off")
+            await connection.execute(KEEP_TO_THE_KEY)
             statement = SNAPSHOT.format(table=self.table.name)
             record = await connection.fetchrow(statement, self.table.dataset, *place, self.slice_facts)
         assert record is not None

@@ -76,7 +76,7 @@ MODES = [
 @pytest.mark.parametrize(("name", "mode"), MODES)
 async def test_a_statement_costs_what_it_works_on(batch: asyncpg.Connection, name: str, mode: str) -> None:
     statement = STATEMENTS[name]
-    await batch.execute(f"SET LOCAL plan_cache_mode = {mode}; PREPARE it AS {statement.sql}")
+    await batch.execute(f"{statement.before}; SET LOCAL plan_cache_mode = {mode}; PREPARE it AS {statement.sql}")
     plan = await explain(batch, "it", await arguments_of(batch, statement))
     assert flaws(statement, plan) == []
 

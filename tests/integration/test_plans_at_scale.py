@@ -98,7 +98,8 @@ async def test_a_hot_statement_reads_no_more_than_it_works_on(batch: asyncpg.Con
     modes = ("force_custom_plan",) if statement.operator else ("force_custom_plan", "force_generic_plan")
     arguments = await arguments_of(batch, statement)
     for mode in modes:
-        await batch.execute(f"SAVEPOINT planned; SET LOCAL plan_cache_mode = {mode}; PREPARE it AS {statement.sql}")
+        await batch.execute(f"SAVEPOINT planned; {statement.before}; SET LOCAL plan_cache_mode = {mode}")
+        await batch.execute(f"PREPARE it AS {statement.sql}")
         plan = await explain(batch, "it", arguments)
         assert problems(plan, most_rows=statement.most_rows, whole=statement.whole) == [], mode
         assert _pages(plan) <= MOST_PAGES_FOR_A_ROW * statement.most_rows + MOST_PAGES, mode
