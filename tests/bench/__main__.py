@@ -21,7 +21,7 @@ from rich.console import Console
 from projector.demo.embedded import EmbeddedPostgresError
 from projector.errors import describe, is_database_fault
 from projector.logs import configure_logs
-from tests.bench import backfill, drain, fairness, flat, kafka, lag, scaling, write_path
+from tests.bench import backfill, changelog, drain, fairness, flat, kafka, lag, scaling, write_path
 from tests.bench.charts import draw_all
 from tests.bench.report import show_backfill, show_drain
 from tests.bench.stage import Stage, own_server
@@ -63,6 +63,7 @@ PARTS = {
     ),
     "backfill": Part(backfill.measure_backfill, backfill.FULL, backfill.QUICK, show_backfill),
     "kafka": Part(kafka.measure_kafka, kafka.FULL, kafka.QUICK, kafka.KafkaFigures.show),
+    "changelog": Part(changelog.measure_changelog, changelog.FULL, changelog.QUICK, changelog.ChangelogFigures.show),
 }
 
 

@@ -1,5 +1,6 @@
 """Relay and consumers: what goes through Kafka is projected as what is polled; nothing depends on it (promise 7)."""
 
+import asyncio
 import json
 import signal
 from dataclasses import replace
@@ -89,6 +90,33 @@ async def test_offsets_are_committed_after_the_database(
         # The message of the batch that was cut off comes again.
         await wait_for_statuses(connection, rows, "completed")
         await feeding.has_committed(1)
+
+
+async def test_nothing_is_read_twice_when_partitions_go_to_others(feeding: Feeding, tmp_path: Path) -> None:
+    # So long that a busy machine makes no member look dead; whoever dies has its last messages read again.
+    calm = {"reporting_kafka_session_timeout_secs": "10"}
+    enough = asyncio.Event()
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        while not enough.is_set():
+            await feeding.send(message(uuid4()) for _ in range(10))
+            sent += 10
+
+    async with feeding.consumers(tmp_path, **calm) as first:
+        sending = asyncio.create_task(send())
+        async with feeding.consumers(tmp_path, **calm) as other:
+
+            async def other_has_read() -> bool:
+                return await metric(other, "reporting_kafka_messages_total") > 100
+
+            await wait_until(other_has_read, 30)
+            enough.set()
+            await sending
+            await feeding.has_committed(sent)
+            read = [await metric(running, "reporting_kafka_messages_total") for running in (first, other)]
+            assert sum(read) == sent
 
 
 async def test_rows_that_another_holds_are_claimed_again(
